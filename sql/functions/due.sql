@@ -1,0 +1,151 @@
+-- Everything that happens because time has passed.
+
+-- Makes due jobs ready, ends leases, expires unstarted jobs: at most p_limit of each. Any gateway may call it at any
+-- time; rows that another call has locked are skipped. Returns the topics that have ready jobs now, counts by what
+-- became of the jobs, and whether a limit was reached.
+create or replace function pullgate.run_due(
+  p_limit integer,
+  out topics bigint[],
+  out promoted integer,
+  out leases_lost jsonb,
+  out expired integer,
+  out more boolean
+)
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+declare
+  v_now timestamptz := clock_timestamp();
+  v_job pullgate.job;
+  v_checked integer := 0;
+  v_state text;
+begin
+  leases_lost := '{}';
+  expired := 0;
+  with due as (
+    update pullgate.job j set state = 'ready'
+      where j.id = any (array(
+        select d.id from pullgate.job d
+          where d.state = 'scheduled' and d.due_at <= v_now and (d.expires_at is null or d.expires_at > v_now)
+          order by d.due_at limit p_limit
+          for update skip locked))
+      returning j.topic_id
+  )
+  select array_agg(distinct d.topic_id), count(*) into topics, promoted from due d;
+  topics := coalesce(topics, '{}');
+
+  for v_job in
+    select j.* from pullgate.job j where j.lease_check_at <= v_now
+      order by j.lease_check_at limit p_limit
+      for update skip locked
+  loop
+    v_checked := v_checked + 1;
+    if v_job.state = 'delivered' then
+      perform pullgate.finish(v_job, 'delivered');
+    elsif v_job.lease_ends_at > v_now then
+      update pullgate.job j set lease_check_at = v_job.lease_ends_at where j.id = v_job.id;
+    else
+      v_state := pullgate.lose(v_job);
+      leases_lost := leases_lost
+        || jsonb_build_object(v_state, coalesce((leases_lost ->> v_state)::integer, 0) + 1);
+      if v_state = 'ready' and not v_job.topic_id = any (topics) then
+        topics := topics || v_job.topic_id;
+      end if;
+    end if;
+  end loop;
+
+  for v_job in
+    select j.* from pullgate.job j
+      where j.expires_at <= v_now and j.expires_at is not null and j.state in ('scheduled', 'ready')
+      order by j.expires_at limit p_limit
+      for update skip locked
+  loop
+    expired := expired + 1;
+    perform pullgate.finish(v_job, 'expired');
+  end loop;
+  more := greatest(promoted, v_checked, expired) >= p_limit;
+end
+$$;
+
+-- The backstop: what a gateway asks once a second while anyone waits. One statement, no locks.
+--   p_topics    topics with waiters on this gateway; those that have a claimable job come back in ready_topics
+--   ended       subscriptions that ended in the last 10 s, so that their pulls can be answered
+--   due_in_ms   until the next due instant of any kind, if it is within 2 s (0: it has passed)
+create or replace function pullgate.backstop(
+  p_topics bigint[],
+  out ready_topics bigint[],
+  out ended uuid[],
+  out due_in_ms double precision
+)
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+  select
+    array(
+      select t.id from unnest(p_topics) as t (id)
+        where exists (
+          select from pullgate.lane l
+            cross join lateral (values (l.id | 1), (l.id)) as twin (id)
+            cross join lateral (
+              select from pullgate.job j
+                where j.lane_id = twin.id and j.state = 'ready'
+                  and (j.expires_at is null or j.expires_at > clock_timestamp())
+                order by j.seq limit 1) as head
+            where l.topic_id = t.id)
+          and not exists (select from pullgate.topic p where p.id = t.id and p.paused)),
+    array(select s.id from pullgate.subscription s where s.ended_at > clock_timestamp() - interval '10 seconds'),
+    (select greatest(0, 1000 * extract(epoch from min(d.at) - clock_timestamp()))::double precision
+      from (
+        (select j.due_at as at from pullgate.job j where j.state = 'scheduled' order by j.due_at limit 1)
+        union all
+        (select j.lease_check_at from pullgate.job j where j.lease_check_at is not null
+          order by j.lease_check_at limit 1)
+        union all
+        (select j.expires_at from pullgate.job j
+          where j.expires_at is not null and j.state in ('scheduled', 'ready')
+          order by j.expires_at limit 1)
+      ) d
+      where d.at <= clock_timestamp() + interval '2 seconds')
+$$;
+
+-- Upkeep, once a minute by whichever gateway gets the lock: empties the history slots of days past history_days,
+-- ends idle subscriptions, forgets those that ended 14 days ago. Returns the history days dropped.
+create or replace function pullgate.upkeep()
+returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_setting pullgate.setting;
+  v_oldest bigint;
+  v_newest timestamptz;
+  v_dropped integer := 0;
+begin
+  if not pg_try_advisory_xact_lock(hashtext('pullgate.upkeep')) then
+    return 0;
+  end if;
+  select * into v_setting from pullgate.setting;
+  update pullgate.subscription s set ended_at = clock_timestamp()
+    where s.ended_at is null
+      and greatest(s.created_at, s.last_pull_at)
+        < clock_timestamp() - make_interval(days => v_setting.subscription_idle_days)
+      and not exists (select from pullgate.job j where j.lease_check_at is not null and j.subscription_id = s.id);
+  delete from pullgate.subscription s where s.ended_at < clock_timestamp() - interval '14 days';
+  -- A reader of a whole slot may hold its lock; then the next minute will do.
+  perform set_config('lock_timeout', '100ms', true);
+  for v_slot in 0..31 loop
+    execute format('select max(h.finished_at) from pullgate.history_%s h', lpad(v_slot::text, 2, '0')) into v_newest;
+    if v_newest < clock_timestamp() - make_interval(days => v_setting.history_days) then
+      begin
+        execute format('truncate pullgate.history_%s', lpad(v_slot::text, 2, '0'));
+        v_dropped := v_dropped + 1;
+      exception
+        when lock_not_available then null;
+      end;
+    end if;
+  end loop;
+  return v_dropped;
+end
+$$;

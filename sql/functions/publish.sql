@@ -1,0 +1,276 @@
+-- Publishing. Runs in the publisher's transaction, which may stay open for minutes: nothing here locks a row
+-- that another publisher, a claim or a settle needs, the same dedupe key apart.
+
+-- Whether the text is one JSON value. The value is kept as it came, so nothing but syntax counts: duplicate
+-- keys, any number of digits and \u0000 are fine. (pg_input_is_valid came with Postgres 16.)
+create or replace function pullgate.is_json(p_text text)
+returns boolean
+language plpgsql immutable strict
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if current_setting('server_version_num')::integer >= 160000 then
+    return pg_input_is_valid(p_text, 'json');
+  end if;
+  begin
+    perform p_text::json;
+    return true;
+  exception
+    when invalid_text_representation then
+      return false;
+  end;
+end
+$$;
+
+-- Raises PL005 for an option out of range; null means the default.
+create or replace function pullgate.check_options(p_max_attempts integer, p_on_lost text)
+returns void
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if p_max_attempts not between 1 and 100 then
+    raise exception 'bad max_attempts'
+      using errcode = 'PL005', hint = 'max_attempts is a whole number from 1 to 100.';
+  end if;
+  if p_on_lost not in ('requeue', 'orphan', 'fail') then
+    raise exception 'bad on_lost'
+      using errcode = 'PL005', hint = 'on_lost is requeue, orphan or fail.';
+  end if;
+end
+$$;
+
+-- Raises PL003 or PL004 unless the text is a job spec. Its text never becomes part of a message.
+create or replace function pullgate.check_job_spec(p_job_spec text, p_max_bytes integer)
+returns void
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if octet_length(p_job_spec) > p_max_bytes then
+    raise exception 'job spec too large: % bytes, the limit is %', octet_length(p_job_spec), p_max_bytes
+      using errcode = 'PL004',
+        hint = 'Publish a reference to the data, or raise the limit: pullgate.configure(job_spec_max_bytes => …).';
+  end if;
+  if p_job_spec is null or not pullgate.is_json(p_job_spec) then
+    raise exception 'the job spec is not JSON'
+      using errcode = 'PL003', hint = 'Pass one JSON value as text or jsonb.';
+  end if;
+end
+$$;
+
+-- Publishes one job; returns its id. Executors see it once the transaction commits.
+--   job_spec     one JSON value, kept byte for byte
+--   priority     -10 to 10, higher first
+--   run_at/delay not before this instant / this long from now (both: PL005)
+--   dedupe_key   while a job of the topic with this key is unfinished, its id is returned and nothing is added;
+--                a concurrent publisher of the key is waited for. Under REPEATABLE READ and SERIALIZABLE that
+--                can end in 40001: repeat the transaction.
+--   max_attempts 1 to 100; on_lost requeue, orphan or fail; defaults are the topic's
+--   expires_at   not started by then: state expired
+--   traceparent  W3C trace context, handed to the executor
+-- Raises PL001 topic name, PL002 unknown topic, PL003 not JSON, PL004 too large, PL005 option.
+create or replace function pullgate.publish(
+  topic text,
+  job_spec text,
+  priority integer default 0,
+  run_at timestamptz default null,
+  delay interval default null,
+  dedupe_key text default null,
+  max_attempts integer default null,
+  on_lost text default null,
+  expires_at timestamptz default null,
+  traceparent text default null
+)
+returns bigint
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_lane record;
+  v_now timestamptz := clock_timestamp();
+  v_due timestamptz := pullgate.due_instant(run_at, delay, v_now);
+  v_id bigint;
+begin
+  v_lane := pullgate.use_lane(topic, priority);
+  perform pullgate.check_job_spec(job_spec, v_lane.job_spec_max_bytes);
+  perform pullgate.check_options(max_attempts, on_lost);
+  perform pullgate.check_text_options(dedupe_key, traceparent);
+  loop
+    insert into pullgate.job as j (
+        lane_id, topic_id, priority, state, due_at, created_at, dedupe_key,
+        max_attempts, on_lost, expires_at, traceparent, job_spec)
+      values (
+        v_lane.lane_id, v_lane.topic_id, priority,
+        case when v_due > v_now then 'scheduled' else 'ready' end, v_due, v_now, dedupe_key,
+        coalesce(max_attempts, v_lane.max_attempts), coalesce(on_lost, v_lane.on_lost),
+        expires_at, traceparent, job_spec)
+      on conflict do nothing
+      returning j.id into v_id;
+    if v_id is not null then
+      return v_id;
+    end if;
+    -- A new snapshot: the job that holds the key may have committed, or finished, since the insert looked.
+    select j.id into v_id from pullgate.job j
+      where j.topic_id = v_lane.topic_id and j.dedupe_key = publish.dedupe_key;
+    if v_id is not null then
+      return v_id;
+    end if;
+  end loop;
+end
+$$;
+
+create or replace function pullgate.due_instant(p_run_at timestamptz, p_delay interval, p_now timestamptz)
+returns timestamptz
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if p_run_at is not null and p_delay is not null then
+    raise exception 'run_at and delay exclude each other'
+      using errcode = 'PL005', hint = 'Give one of run_at and delay.';
+  end if;
+  return greatest(coalesce(p_run_at, p_now + p_delay, p_now), p_now);
+end
+$$;
+
+create or replace function pullgate.check_text_options(p_dedupe_key text, p_traceparent text)
+returns void
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if length(p_dedupe_key) not between 1 and 500 then
+    raise exception 'bad dedupe_key'
+      using errcode = 'PL005', hint = 'dedupe_key is 1 to 500 characters.';
+  end if;
+  if length(p_traceparent) > 200 then
+    raise exception 'bad traceparent'
+      using errcode = 'PL005', hint = 'traceparent is at most 200 characters.';
+  end if;
+end
+$$;
+
+-- Publishes a jsonb value. jsonb has already normalised it: publish text to keep every byte.
+create or replace function pullgate.publish(
+  topic text,
+  job_spec jsonb,
+  priority integer default 0,
+  run_at timestamptz default null,
+  delay interval default null,
+  dedupe_key text default null,
+  max_attempts integer default null,
+  on_lost text default null,
+  expires_at timestamptz default null,
+  traceparent text default null
+)
+returns bigint
+language sql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select pullgate.publish(
+    topic, job_spec::text, priority, run_at, delay, dedupe_key, max_attempts, on_lost, expires_at, traceparent)
+$$;
+
+-- Publishes many jobs with one statement; returns their ids in the order of job_specs. The options count for
+-- all of them; dedupe_keys, if given, has one key (or null) per spec. Raises as publish does, and adds none then.
+create or replace function pullgate.publish_many(
+  topic text,
+  job_specs text[],
+  priority integer default 0,
+  run_at timestamptz default null,
+  delay interval default null,
+  dedupe_keys text[] default null,
+  max_attempts integer default null,
+  on_lost text default null,
+  expires_at timestamptz default null,
+  traceparent text default null
+)
+returns setof bigint
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_lane record;
+  v_now timestamptz := clock_timestamp();
+  v_due timestamptz := pullgate.due_instant(run_at, delay, v_now);
+  v_ids bigint[];
+  v_position integer;
+begin
+  if dedupe_keys is not null then
+    if cardinality(dedupe_keys) <> cardinality(job_specs) then
+      raise exception 'dedupe_keys has % elements, job_specs %', cardinality(dedupe_keys), cardinality(job_specs)
+        using errcode = 'PL005', hint = 'Give one dedupe key, or null, per job spec.';
+    end if;
+    -- In the order of the keys, so that two publishers of the same keys cannot wait for each other.
+    for v_position in
+      select k.position from unnest(dedupe_keys) with ordinality as k (key, position) order by k.key, k.position
+    loop
+      v_ids[v_position] := pullgate.publish(
+        topic, job_specs[v_position], priority, null, v_due - v_now, dedupe_keys[v_position],
+        max_attempts, on_lost, expires_at, traceparent);
+    end loop;
+    return query select i.id from unnest(v_ids) with ordinality as i (id, position) order by i.position;
+    return;
+  end if;
+  v_lane := pullgate.use_lane(topic, priority);
+  perform pullgate.check_options(max_attempts, on_lost);
+  perform pullgate.check_text_options(null, traceparent);
+  perform pullgate.check_job_spec(s.spec, v_lane.job_spec_max_bytes) from unnest(job_specs) as s (spec);
+  return query
+    insert into pullgate.job as j (
+        lane_id, topic_id, priority, state, due_at, created_at,
+        max_attempts, on_lost, expires_at, traceparent, job_spec)
+      select v_lane.lane_id, v_lane.topic_id, priority,
+        case when v_due > v_now then 'scheduled' else 'ready' end, v_due, v_now,
+        coalesce(publish_many.max_attempts, v_lane.max_attempts), coalesce(publish_many.on_lost, v_lane.on_lost),
+        publish_many.expires_at, publish_many.traceparent, s.spec
+      from unnest(job_specs) with ordinality as s (spec, position)
+      order by s.position
+      returning j.id;
+end
+$$;
+
+create or replace function pullgate.publish_many(
+  topic text,
+  job_specs jsonb[],
+  priority integer default 0,
+  run_at timestamptz default null,
+  delay interval default null,
+  dedupe_keys text[] default null,
+  max_attempts integer default null,
+  on_lost text default null,
+  expires_at timestamptz default null,
+  traceparent text default null
+)
+returns setof bigint
+language sql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select pullgate.publish_many(
+    topic, job_specs::text[], priority, run_at, delay, dedupe_keys, max_attempts, on_lost, expires_at, traceparent)
+$$;
+
+-- The target for plain INSERT and COPY: each row is one call of publish. Reads as empty.
+create or replace view pullgate.inbox as
+  select null::bigint as id, null::text as topic, null::text as job_spec, null::integer as priority,
+    null::timestamptz as run_at, null::interval as delay, null::text as dedupe_key,
+    null::integer as max_attempts, null::text as on_lost, null::timestamptz as expires_at,
+    null::text as traceparent
+  where false;
+
+create or replace function pullgate.inbox_insert()
+returns trigger
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  new.id := pullgate.publish(
+    new.topic, new.job_spec, coalesce(new.priority, 0), new.run_at, new.delay, new.dedupe_key,
+    new.max_attempts, new.on_lost, new.expires_at, new.traceparent);
+  return new;
+end
+$$;
+
+create or replace trigger inbox_insert instead of insert on pullgate.inbox
+  for each row execute function pullgate.inbox_insert();

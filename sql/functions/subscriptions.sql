@@ -1,0 +1,116 @@
+-- Subscriptions: an executor pool's standing claim on topics. Immutable; ended, never changed.
+
+-- Creates a subscription, and the topics it names where they do not exist. With the name of a live subscription
+-- of the same settings it returns that one. Raises PL001, PL002, and PL009 if the name's settings differ.
+create or replace function pullgate.subscribe(
+  p_topics text[],
+  p_name text,
+  p_ack text,
+  p_lease_seconds integer,
+  p_max_parked integer
+)
+returns setof pullgate.subscription
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_topic text;
+  v_subscription pullgate.subscription;
+begin
+  -- In the order of the names, so that two subscribers cannot wait for each other.
+  for v_topic in select t.name from unnest(p_topics) as t (name) order by t.name loop
+    perform pullgate.check_topic_name(v_topic);
+    perform pullgate.announce_topic(v_topic);
+    insert into pullgate.topic (id, name) values (pullgate.topic_id(v_topic), v_topic) on conflict do nothing;
+  end loop;
+  loop
+    insert into pullgate.subscription as s (name, topics, ack, lease_seconds, max_parked)
+      values (p_name, p_topics, p_ack, p_lease_seconds, p_max_parked)
+      on conflict do nothing
+      returning s.* into v_subscription;
+    exit when found;
+    select s.* into v_subscription from pullgate.subscription s where s.name = p_name and s.ended_at is null;
+    exit when found;
+  end loop;
+  if (v_subscription.topics, v_subscription.ack, v_subscription.lease_seconds, v_subscription.max_parked)
+    is distinct from (p_topics, p_ack, p_lease_seconds, p_max_parked)
+  then
+    raise exception 'a subscription with this name has other settings'
+      using errcode = 'PL009', hint = 'Use the same settings, another name, or end that subscription first.';
+  end if;
+  return next v_subscription;
+end
+$$;
+
+-- Ends a subscription: no claim is made for it any more. With p_release its running jobs are given back as by
+-- release. False if it had ended already, null if it is unknown.
+create or replace function pullgate.unsubscribe(p_id uuid, p_release boolean)
+returns boolean
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_ended boolean;
+  v_held record;
+begin
+  update pullgate.subscription s set ended_at = clock_timestamp() where s.id = p_id and s.ended_at is null;
+  v_ended := found;
+  if not v_ended and not exists (select from pullgate.subscription s where s.id = p_id) then
+    return null;
+  end if;
+  if v_ended then
+    perform pg_notify('pullgate_wake', 'ended:' || p_id);
+  end if;
+  if p_release then
+    for v_held in
+      select j.id, j.lease from pullgate.job j
+        where j.lease_check_at is not null and j.subscription_id = p_id and j.state = 'running'
+        order by j.id
+    loop
+      perform pullgate.settle_release(v_held.id, v_held.lease, null);
+    end loop;
+  end if;
+  return v_ended;
+end
+$$;
+
+-- One subscription, or all live ones, with the number of jobs each holds.
+create or replace function pullgate.read_subscriptions(p_id uuid default null)
+returns table (
+  id uuid,
+  name text,
+  topics text[],
+  ack text,
+  lease_seconds integer,
+  max_parked integer,
+  created_at timestamptz,
+  last_pull_at timestamptz,
+  ended_at timestamptz,
+  jobs_held integer
+)
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select s.id, s.name, s.topics, s.ack, s.lease_seconds, s.max_parked, s.created_at, s.last_pull_at, s.ended_at, (
+      select count(*) from pullgate.job j
+        where j.lease_check_at is not null and j.subscription_id = s.id and j.state = 'running')::integer
+    from pullgate.subscription s
+    where case when p_id is null then s.ended_at is null else s.id = p_id end
+    order by s.created_at, s.id
+    limit 1000
+$$;
+
+-- Records that the subscriptions were pulled from (to the minute).
+create or replace function pullgate.touch_subscriptions(p_ids uuid[])
+returns void
+language sql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  update pullgate.subscription s set last_pull_at = clock_timestamp()
+    where s.id in (
+      select t.id from pullgate.subscription t
+        where t.id = any (p_ids) and t.last_pull_at is distinct from clock_timestamp()
+          and (t.last_pull_at is null or t.last_pull_at < clock_timestamp() - interval '1 minute')
+        order by t.id
+        for update)
+$$;

@@ -1,0 +1,89 @@
+-- Roles, a step of their own: roles belong to the whole cluster and need CREATEROLE; migrations do not.
+-- Can be run again, and has to be after a migration that adds functions. The objects go to pullgate_owner, as whom
+-- the security definer functions then run.
+--
+--   pullgate_owner      owns the schema, no login
+--   pullgate_publisher  publish only
+--   pullgate_gateway    claim, settle, read, publish over HTTP, outcomes by job id
+--   pullgate_monitor    read the views for people
+
+do $$
+begin
+  for v_role in 1..4 loop
+    begin
+      execute format('create role %I nologin', (array[
+        'pullgate_owner', 'pullgate_publisher', 'pullgate_gateway', 'pullgate_monitor'])[v_role]);
+    exception
+      -- Another database's roles step may be creating it at this moment.
+      when duplicate_object or unique_violation then null;
+    end;
+  end loop;
+end
+$$;
+
+do $$
+declare
+  v_object text;
+begin
+  alter schema pullgate owner to pullgate_owner;
+  for v_object in
+    select format('alter table pullgate.%I owner to pullgate_owner', c.relname)
+      from pg_class c where c.relnamespace = 'pullgate'::regnamespace and c.relkind in ('r', 'p', 'v')
+    union all
+    select format('alter sequence %s owner to pullgate_owner', c.oid::regclass)
+      from pg_class c where c.relnamespace = 'pullgate'::regnamespace and c.relkind = 'S'
+        -- An identity column's sequence follows its table.
+        and not exists (select from pg_depend d where d.objid = c.oid and d.deptype = 'i')
+    union all
+    select format('alter function %s owner to pullgate_owner', p.oid::regprocedure)
+      from pg_proc p where p.pronamespace = 'pullgate'::regnamespace
+  loop
+    execute v_object;
+  end loop;
+end
+$$;
+
+revoke all on schema pullgate from public;
+revoke all on all tables in schema pullgate from public;
+revoke all on all functions in schema pullgate from public;
+
+grant usage on schema pullgate to pullgate_publisher, pullgate_gateway, pullgate_monitor;
+
+grant execute on function
+  pullgate.publish(text, text, integer, timestamptz, interval, text, integer, text, timestamptz, text),
+  pullgate.publish(text, jsonb, integer, timestamptz, interval, text, integer, text, timestamptz, text),
+  pullgate.publish_many(text, text[], integer, timestamptz, interval, text[], integer, text, timestamptz, text),
+  pullgate.publish_many(text, jsonb[], integer, timestamptz, interval, text[], integer, text, timestamptz, text)
+  to pullgate_publisher, pullgate_gateway;
+grant insert on pullgate.inbox to pullgate_publisher;
+
+grant execute on function
+  pullgate.claim(bigint, uuid[], integer[]),
+  pullgate.give_back(bigint[], uuid[]),
+  pullgate.confirm(bigint[], uuid[]),
+  pullgate.doubt(bigint[], uuid[]),
+  pullgate.run_due(integer),
+  pullgate.backstop(bigint[]),
+  pullgate.upkeep(),
+  pullgate.settle_complete(bigint, uuid, text),
+  pullgate.settle_fail(bigint, uuid, text, boolean, double precision),
+  pullgate.settle_release(bigint, uuid, double precision),
+  pullgate.heartbeat(bigint, uuid, integer, text),
+  pullgate.subscribe(text[], text, text, integer, integer),
+  pullgate.unsubscribe(uuid, boolean),
+  pullgate.read_subscriptions(uuid),
+  pullgate.touch_subscriptions(uuid[]),
+  pullgate.read_job(bigint),
+  pullgate.read_topics(bigint),
+  pullgate.count_jobs(bigint),
+  pullgate.snapshot_jobs(double precision),
+  pullgate.topic_id(text),
+  pullgate.complete(bigint, text),
+  pullgate.fail(bigint, text),
+  pullgate.cancel(bigint, text),
+  pullgate.retry(bigint),
+  pullgate.wake(text)
+  to pullgate_gateway;
+grant select on pullgate.migration, pullgate.function_file to pullgate_gateway, pullgate_monitor;
+
+grant select on pullgate.jobs, pullgate.topics to pullgate_gateway, pullgate_monitor;

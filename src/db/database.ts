@@ -1,0 +1,113 @@
+import pg from 'pg'
+import type { Emit } from '../domain/events.ts'
+import { errorCodeOf, GatewayError } from '../domain/errors.ts'
+
+export type DatabaseOptions = {
+  readonly url: string
+  readonly applicationName: string
+  readonly poolMax: number
+  /** For a connection from the pool, and for the server to answer one statement. */
+  readonly connectTimeoutMs: number
+  readonly statementTimeoutMs: number
+  readonly emit: Emit
+}
+
+/** A prepared statement: planned once per connection. */
+export type Statement = { readonly name: string; readonly text: string }
+
+export type PoolState = {
+  readonly total: number
+  readonly idle: number
+  readonly waiting: number
+  readonly max: number
+}
+
+export type Database = {
+  /** Rejects with a GatewayError: the database's own codes, or `database-unavailable`. */
+  query<Row extends pg.QueryResultRow>(statement: Statement, values: readonly unknown[]): Promise<Row[]>
+  /** For start-up work outside the prepared statements. */
+  withClient<T>(work: (client: pg.PoolClient) => Promise<T>): Promise<T>
+  poolState(): PoolState
+  close(): Promise<void>
+}
+
+/** Server-side reasons that pass: shutdown, start-up, too many connections, time-outs, serialization, resources. */
+const passing = /^(08|40|53|57|58)|^55P03$|^25P0[34]$/
+
+function sqlStateOf(error: unknown): string | undefined {
+  if (!(error instanceof Error) || !('code' in error) || typeof error.code !== 'string') return undefined
+  return /^[0-9A-Z]{5}$/.test(error.code) ? error.code : undefined
+}
+
+/**
+ * Maps what pg throws to the error table. Only our own errors' texts go on to clients, the database's `hint`
+ * included; a foreign message can quote a row or a statement.
+ */
+export function toGatewayError(error: unknown): GatewayError {
+  if (error instanceof GatewayError) return error
+  const sqlState = sqlStateOf(error)
+  const code = sqlState === undefined ? undefined : errorCodeOf(sqlState)
+  if (code !== undefined && error instanceof pg.DatabaseError) {
+    const detail = error.hint === undefined ? error.message : `${error.message}. ${error.hint}`
+    return new GatewayError(code, { detail, cause: error })
+  }
+  // 54001: JSON nested deeper than the server's stack allows.
+  if (sqlState === '54001') {
+    return new GatewayError('invalid-job-spec', { detail: 'the JSON is nested too deeply for Postgres', cause: error })
+  }
+  if (sqlState === undefined || passing.test(sqlState)) {
+    return new GatewayError('database-unavailable', {
+      detail: 'the database does not answer at the moment; try again',
+      retryAfterSeconds: 1 + Math.floor(Math.random() * 4),
+      cause: error,
+    })
+  }
+  return new GatewayError('internal', { cause: error })
+}
+
+export function openDatabase(options: DatabaseOptions): Database {
+  const { emit } = options
+  const pool = new pg.Pool({
+    connectionString: options.url,
+    application_name: options.applicationName,
+    max: options.poolMax,
+    connectionTimeoutMillis: options.connectTimeoutMs,
+    statement_timeout: options.statementTimeoutMs,
+    // A server that vanished without a word answers nothing, not even its time-out.
+    query_timeout: options.statementTimeoutMs + 2_000,
+    keepAlive: true,
+    idleTimeoutMillis: 60_000,
+  })
+  const report = (error: Error) => emit({ type: 'database error', sqlState: sqlStateOf(error) ?? 'other', error })
+  // An idle client whose connection breaks reports here, and without a listener it would end the process.
+  pool.on('error', report)
+  // A checked-out client may report between two queries, where nobody else listens.
+  pool.on('connect', (client) => client.on('error', report))
+  return {
+    async query<Row extends pg.QueryResultRow>(statement: Statement, values: readonly unknown[]) {
+      try {
+        const result = await pool.query<Row>({ ...statement, values: [...values] })
+        return result.rows
+      } catch (error) {
+        const mapped = toGatewayError(error)
+        if (mapped.status >= 500 && error instanceof Error) report(error)
+        throw mapped
+      }
+    },
+    async withClient(work) {
+      const client = await pool.connect()
+      try {
+        return await work(client)
+      } finally {
+        client.release()
+      }
+    },
+    poolState: () => ({
+      total: pool.totalCount,
+      idle: pool.idleCount,
+      waiting: pool.waitingCount,
+      max: options.poolMax,
+    }),
+    close: () => pool.end(),
+  }
+}

@@ -1,0 +1,153 @@
+import { createHash } from 'node:crypto'
+import { readdirSync, readFileSync } from 'node:fs'
+import type { Client, PoolClient } from 'pg'
+
+/** `sql/`, seen from src/db as well as from dist/db. */
+const sqlDir = new URL('../../sql/', import.meta.url)
+
+export type SqlFile = { readonly name: string; readonly checksum: string; readonly text: string }
+export type Migration = SqlFile & { readonly revision: number; readonly breaking: boolean }
+export type SqlFiles = { readonly migrations: readonly Migration[]; readonly functions: readonly SqlFile[] }
+
+function readDir(dir: string): SqlFile[] {
+  return readdirSync(new URL(dir, sqlDir))
+    .filter((name) => name.endsWith('.sql'))
+    .sort()
+    .map((name) => {
+      const text = readFileSync(new URL(dir + name, sqlDir), 'utf8')
+      return { name, text, checksum: createHash('sha256').update(text).digest('hex') }
+    })
+}
+
+/**
+ * The package's SQL. A migration is `NNNNNN_name.sql`; one whose first line is `--! breaking` keeps gateways that do
+ * not know it from working on.
+ */
+export function readSqlFiles(): SqlFiles {
+  const migrations = readDir('migrations/').map((file) => ({
+    ...file,
+    revision: Number.parseInt(file.name, 10),
+    breaking: file.text.startsWith('--! breaking\n'),
+  }))
+  return { migrations, functions: readDir('functions/') }
+}
+
+export function readRolesFile(): string {
+  return readFileSync(new URL('roles.sql', sqlDir), 'utf8')
+}
+
+export type SchemaState =
+  /** `missing`, `older`: `pullgate migrate` mends it. `newer`: fine. `breaking`: this version must not run. */
+  { readonly state: 'missing' | 'older' | 'current' | 'newer' | 'breaking'; readonly revision: number }
+
+type Applied = { migrations: Map<number, { checksum: string; breaking: boolean }>; functions: Map<string, string> }
+
+type Queryable = Pick<Client | PoolClient, 'query'>
+
+async function readApplied(client: Queryable): Promise<Applied | undefined> {
+  const found = await client.query<{ there: boolean }>(
+    `select to_regclass('pullgate.migration') is not null as there`,
+  )
+  if (found.rows[0]?.there !== true) return undefined
+  const migrations = await client.query<{ revision: number; checksum: string; breaking: boolean }>(
+    'select revision, checksum, breaking from pullgate.migration',
+  )
+  const functions = await client.query<{ name: string; checksum: string }>(
+    'select name, checksum from pullgate.function_file',
+  )
+  return {
+    migrations: new Map(migrations.rows.map((row) => [row.revision, row])),
+    functions: new Map(functions.rows.map((row) => [row.name, row.checksum])),
+  }
+}
+
+/** How the database's schema stands to this package. Changes nothing. */
+export async function checkSchema(client: Queryable, files: SqlFiles = readSqlFiles()): Promise<SchemaState> {
+  const applied = await readApplied(client)
+  if (applied === undefined) return { state: 'missing', revision: 0 }
+  const revision = Math.max(0, ...applied.migrations.keys())
+  const known = Math.max(0, ...files.migrations.map((migration) => migration.revision))
+  const unknown = [...applied.migrations].filter(([number]) => number > known)
+  if (unknown.some(([, migration]) => migration.breaking)) return { state: 'breaking', revision }
+  if (unknown.length > 0) return { state: 'newer', revision }
+  const complete =
+    files.migrations.every((migration) => applied.migrations.has(migration.revision)) &&
+    files.functions.every((file) => applied.functions.get(file.name) === file.checksum)
+  return { state: complete ? 'current' : 'older', revision }
+}
+
+export type MigrateResult = { readonly revision: number; readonly applied: readonly string[] }
+
+/**
+ * Brings the schema to this package's revision, in one transaction; several callers at once are fine. Needs the
+ * right to create the schema, but not CREATEROLE (see roles.sql). Rejects, having changed nothing, when an applied
+ * migration's text differs from the package's, or when the database is of a newer version.
+ */
+export async function migrate(client: Client, files: SqlFiles = readSqlFiles()): Promise<MigrateResult> {
+  await client.query('begin')
+  try {
+    // One database's migrators wait for each other; another database's do not share the lock.
+    await client.query(`select pg_advisory_xact_lock(hashtext('pullgate.migrate'))`)
+    const result = await migrateLocked(client, files)
+    await client.query('commit')
+    return result
+  } catch (error) {
+    await client.query('rollback')
+    throw error
+  }
+}
+
+async function migrateLocked(client: Client, files: SqlFiles): Promise<MigrateResult> {
+  await client.query(`
+    create schema if not exists pullgate;
+    create table if not exists pullgate.migration (
+      revision integer not null,
+      name text not null,
+      checksum text not null,
+      breaking boolean not null,
+      applied_at timestamptz not null default clock_timestamp(),
+      constraint migration_pkey primary key (revision)
+    );
+    create table if not exists pullgate.function_file (
+      name text not null,
+      checksum text not null,
+      applied_at timestamptz not null default clock_timestamp(),
+      constraint function_file_pkey primary key (name)
+    );
+    -- Functions refer to each other, in whatever order their files are read.
+    set local check_function_bodies = off;
+    set local client_min_messages = warning;
+  `)
+  const { state, revision } = await checkSchema(client, files)
+  if (state === 'newer' || state === 'breaking') {
+    throw new Error(`the schema is of revision ${revision}, newer than this version of pullgate knows; upgrade it`)
+  }
+  const before = await readApplied(client)
+  const applied: string[] = []
+  for (const migration of files.migrations) {
+    const known = before?.migrations.get(migration.revision)
+    if (known !== undefined && known.checksum !== migration.checksum) {
+      throw new Error(`migration ${migration.name} differs from the one that was applied; install its own version`)
+    }
+    if (known !== undefined) continue
+    await client.query(migration.text)
+    await client.query(
+      'insert into pullgate.migration (revision, name, checksum, breaking) values ($1, $2, $3, $4)',
+      [migration.revision, migration.name, migration.checksum, migration.breaking],
+    )
+    applied.push(`migrations/${migration.name}`)
+  }
+  for (const file of files.functions) {
+    if (before?.functions.get(file.name) === file.checksum) continue
+    await client.query(file.text)
+    await client.query(
+      `insert into pullgate.function_file (name, checksum) values ($1, $2)
+        on conflict (name) do update set checksum = excluded.checksum, applied_at = clock_timestamp()`,
+      [file.name, file.checksum],
+    )
+    applied.push(`functions/${file.name}`)
+  }
+  // Functions are executable by everyone unless told otherwise.
+  if (applied.length > 0) await client.query('revoke all on all functions in schema pullgate from public')
+  return { revision: (await checkSchema(client, files)).revision, applied }
+}

@@ -1,0 +1,65 @@
+import type { JobId, Lease, SettleStatus } from '../domain/types.ts'
+import type { JobState } from '../domain/job-states.ts'
+import type { Database, Statement } from './database.ts'
+
+/** Settles and heartbeats by lease (sql/functions/settle.sql), outcomes by job id (outcome.sql). */
+
+const statements = {
+  complete: { name: 'settle_complete', text: 'select * from pullgate.settle_complete($1, $2, $3)' },
+  fail: { name: 'settle_fail', text: 'select * from pullgate.settle_fail($1, $2, $3, $4, $5)' },
+  release: { name: 'settle_release', text: 'select * from pullgate.settle_release($1, $2, $3)' },
+  heartbeat: { name: 'heartbeat', text: 'select * from pullgate.heartbeat($1, $2, $3, $4)' },
+  cancel: { name: 'cancel', text: 'select pullgate.cancel($1, $2) as state' },
+  retry: { name: 'retry', text: 'select pullgate.retry($1) as state' },
+} satisfies Record<string, Statement>
+
+export type Settled = { readonly status: SettleStatus; readonly state: JobState | null; readonly dueAt: Date | null }
+export type HeartbeatAnswer = {
+  readonly status: SettleStatus
+  readonly leaseEndsAt: Date | null
+  readonly cancelReason: string | null
+}
+
+export type SettleStore = ReturnType<typeof createSettleStore>
+
+export function createSettleStore(database: Database) {
+  async function settle(statement: Statement, values: readonly unknown[]): Promise<Settled> {
+    const [row] = await database.query<{ status: SettleStatus; state: JobState | null; due_at?: Date | null }>(
+      statement,
+      values,
+    )
+    if (row === undefined) throw new Error(`pullgate.${statement.name} returned no row`)
+    return { status: row.status, state: row.state, dueAt: row.due_at ?? null }
+  }
+  async function changeState(statement: Statement, values: readonly unknown[]): Promise<JobState> {
+    const [row] = await database.query<{ state: JobState }>(statement, values)
+    if (row === undefined) throw new Error(`pullgate.${statement.name} returned no row`)
+    return row.state
+  }
+  return {
+    /** `result` is JSON text. Without a lease it counts for a job whose acknowledgement was automatic. */
+    complete: (id: JobId, lease: Lease | null, result: string | null) =>
+      settle(statements.complete, [id, lease, result]),
+    fail: (id: JobId, lease: Lease | null, error: string, retry: boolean, retryAfterSeconds: number | null) =>
+      settle(statements.fail, [id, lease, error, retry, retryAfterSeconds]),
+    release: (id: JobId, lease: Lease, delaySeconds: number | null) =>
+      settle(statements.release, [id, lease, delaySeconds]),
+    /** `progress` is JSON text; null keeps the last one. */
+    async heartbeat(
+      id: JobId,
+      lease: Lease,
+      leaseSeconds: number | null,
+      progress: string | null,
+    ): Promise<HeartbeatAnswer> {
+      const [row] = await database.query<{
+        status: SettleStatus
+        lease_ends_at: Date | null
+        cancel_reason: string | null
+      }>(statements.heartbeat, [id, lease, leaseSeconds, progress])
+      if (row === undefined) throw new Error('pullgate.heartbeat returned no row')
+      return { status: row.status, leaseEndsAt: row.lease_ends_at, cancelReason: row.cancel_reason }
+    },
+    cancel: (id: JobId, reason: string | null) => changeState(statements.cancel, [id, reason]),
+    retry: (id: JobId) => changeState(statements.retry, [id]),
+  }
+}

@@ -1,0 +1,84 @@
+import type { Subscription, SubscriptionId, TopicId } from '../domain/types.ts'
+import type { Database, Statement } from './database.ts'
+
+/** Subscriptions (sql/functions/subscriptions.sql). */
+
+// The ids of the topics come along, in the order of the names.
+const withTopicIds = (source: string) => `
+  select s.*, array(
+      select pullgate.topic_id(t.name) from unnest(s.topics) with ordinality as t (name, position) order by t.position
+    )::text[] as topic_ids
+  from ${source} s`
+
+const statements = {
+  create: { name: 'subscribe', text: withTopicIds('pullgate.subscribe($1::text[], $2, $3, $4, $5)') },
+  read: { name: 'read_subscription', text: withTopicIds('pullgate.read_subscriptions($1)') },
+  list: { name: 'read_subscriptions', text: withTopicIds('pullgate.read_subscriptions()') },
+  end: { name: 'unsubscribe', text: 'select pullgate.unsubscribe($1, $2) as ended' },
+  touch: { name: 'touch_subscriptions', text: 'select pullgate.touch_subscriptions($1::uuid[])' },
+} satisfies Record<string, Statement>
+
+type Row = {
+  id: SubscriptionId
+  name: string | null
+  topics: string[]
+  topic_ids: TopicId[]
+  ack: 'auto' | 'explicit'
+  lease_seconds: number
+  max_parked: number | null
+  created_at: Date
+  last_pull_at: Date | null
+  ended_at: Date | null
+  jobs_held?: number
+}
+
+export type SubscriptionSettings = Pick<Subscription, 'name' | 'ack' | 'leaseSeconds' | 'maxParked'> & {
+  readonly topics: readonly string[]
+}
+
+export type SubscriptionUse = Subscription & { readonly jobsHeld: number }
+
+function toSubscription(row: Row): SubscriptionUse {
+  return {
+    id: row.id,
+    name: row.name,
+    topics: row.topics.map((name, position) => ({ name, id: row.topic_ids[position] ?? '' })),
+    ack: row.ack,
+    leaseSeconds: row.lease_seconds,
+    maxParked: row.max_parked,
+    createdAt: row.created_at,
+    lastPullAt: row.last_pull_at,
+    endedAt: row.ended_at,
+    jobsHeld: row.jobs_held ?? 0,
+  }
+}
+
+export type SubscriptionStore = ReturnType<typeof createSubscriptionStore>
+
+export function createSubscriptionStore(database: Database) {
+  return {
+    /** The same name and settings give the same subscription; other settings reject: `subscription-conflict`. */
+    async create(settings: SubscriptionSettings): Promise<Subscription> {
+      const { topics, name, ack, leaseSeconds, maxParked } = settings
+      const [row] = await database.query<Row>(statements.create, [topics, name, ack, leaseSeconds, maxParked])
+      if (row === undefined) throw new Error('pullgate.subscribe returned no row')
+      return toSubscription(row)
+    },
+    async read(id: SubscriptionId): Promise<SubscriptionUse | undefined> {
+      const [row] = await database.query<Row>(statements.read, [id])
+      return row && toSubscription(row)
+    },
+    async list(): Promise<SubscriptionUse[]> {
+      const rows = await database.query<Row>(statements.list, [])
+      return rows.map(toSubscription)
+    },
+    /** False if it had ended already, null if it is unknown. */
+    async end(id: SubscriptionId, release: boolean): Promise<boolean | null> {
+      const [row] = await database.query<{ ended: boolean | null }>(statements.end, [id, release])
+      return row?.ended ?? null
+    },
+    async touch(ids: readonly SubscriptionId[]): Promise<void> {
+      await database.query(statements.touch, [ids])
+    },
+  }
+}

@@ -1,0 +1,58 @@
+import type { PullOutcome, SettleStatus, SettleVerb, WakeCause } from './types.ts'
+
+/**
+ * Everything noteworthy that a gateway does, as one closed union. Call sites only say what happened; the logger and
+ * the metrics (src/telemetry) each decide what to show. No event carries a job spec, a lease or a token.
+ */
+export type GatewayEvent =
+  | { readonly type: 'started'; readonly url: string; readonly adminUrl: string; readonly revision: number }
+  | { readonly type: 'stopping'; readonly reason: string }
+  | { readonly type: 'stopped'; readonly seconds: number }
+  | { readonly type: 'stop step failed'; readonly step: string; readonly error: Error }
+  | { readonly type: 'wake'; readonly cause: WakeCause }
+  | {
+      readonly type: 'claim'
+      readonly cause: WakeCause
+      readonly topic: string
+      readonly jobs: number
+      readonly seconds: number
+    }
+  | { readonly type: 'claim failed'; readonly topic: string; readonly seconds: number; readonly error: Error }
+  | { readonly type: 'job claimed'; readonly topic: string; readonly readySeconds: number }
+  | {
+      readonly type: 'pull ended'
+      readonly outcome: PullOutcome
+      readonly waitSeconds: number
+      readonly jobs: number
+      readonly subscription: string
+    }
+  /** From the hint that made the gateway claim to the response in the hands of the operating system. */
+  | { readonly type: 'response written'; readonly wakeSeconds: number }
+  | { readonly type: 'delivery'; readonly outcome: 'confirmed' | 'undelivered' | 'in doubt'; readonly jobs: number }
+  | { readonly type: 'delivery report failed'; readonly dropped: number; readonly error: Error }
+  | { readonly type: 'settle'; readonly verb: SettleVerb; readonly status: SettleStatus }
+  | { readonly type: 'heartbeat'; readonly status: SettleStatus }
+  | { readonly type: 'published'; readonly jobs: number }
+  | {
+      readonly type: 'due'
+      readonly promoted: number
+      readonly expired: number
+      readonly leasesLost: Readonly<Record<string, number>>
+    }
+  | { readonly type: 'upkeep failed'; readonly task: string; readonly error: Error }
+  | { readonly type: 'notification'; readonly result: 'woke' | 'idle' | 'invalid' }
+  | { readonly type: 'listener connected' }
+  | { readonly type: 'listener lost'; readonly reason: string }
+  | { readonly type: 'listener heartbeat'; readonly seconds: number }
+  | { readonly type: 'database error'; readonly sqlState: string; readonly error: Error }
+  | {
+      readonly type: 'request'
+      readonly route: string
+      readonly method: string
+      readonly status: number
+      readonly seconds: number
+      readonly id: string
+    }
+  | { readonly type: 'request failed'; readonly route: string; readonly id: string; readonly error: Error }
+
+export type Emit = (event: GatewayEvent) => void

@@ -1,0 +1,82 @@
+/** The states of a job and the steps between them. SQL carries them out; test/sql/job-states.test.ts holds it to this table. */
+
+export const jobStates = [
+  'scheduled',
+  'ready',
+  'running',
+  'delivered',
+  'orphaned',
+  'succeeded',
+  'failed',
+  'cancelled',
+  'expired',
+] as const
+
+export type JobState = (typeof jobStates)[number]
+
+/** What can happen to a job. `lost`: its lease ended, or its hand-over is in doubt. */
+export const jobEvents = [
+  'due',
+  'claim',
+  'give back',
+  'confirm',
+  'heartbeat',
+  'complete',
+  'fail',
+  'release',
+  'lost',
+  'expire',
+  'cancel',
+  'retry',
+] as const
+
+export type JobEvent = (typeof jobEvents)[number]
+
+type Steps = Readonly<Record<JobState, Readonly<Partial<Record<JobEvent, readonly JobState[]>>>>>
+
+/**
+ * The states that an event may lead to; an event that is not listed changes nothing. Where there are several, what
+ * decides is: attempts left (`fail`, `lost`), on_lost (`lost`), an asked-for delay (`fail`, `release`), a cancel
+ * that waits for the executor (`fail`, `release`, `lost`).
+ *
+ * A job that went back to `ready` or to `orphaned` because its lease ended still answers to that lease: hence
+ * `heartbeat`, `complete`, `fail` and `release` there.
+ */
+export const jobSteps: Steps = {
+  scheduled: { due: ['ready'], complete: ['succeeded'], fail: ['failed'], expire: ['expired'], cancel: ['cancelled'] },
+  ready: {
+    claim: ['running'],
+    confirm: ['delivered'],
+    heartbeat: ['running'],
+    complete: ['succeeded'],
+    fail: ['scheduled', 'failed'],
+    release: ['scheduled'],
+    expire: ['expired'],
+    cancel: ['cancelled'],
+  },
+  running: {
+    'give back': ['ready'],
+    confirm: ['delivered'],
+    complete: ['succeeded'],
+    fail: ['scheduled', 'ready', 'failed', 'cancelled'],
+    release: ['ready', 'scheduled', 'cancelled'],
+    lost: ['ready', 'orphaned', 'failed', 'cancelled'],
+  },
+  delivered: { complete: ['succeeded'], fail: ['failed'], cancel: ['cancelled'] },
+  orphaned: {
+    confirm: ['delivered'],
+    heartbeat: ['running'],
+    complete: ['succeeded'],
+    fail: ['scheduled', 'failed'],
+    release: ['ready', 'scheduled'],
+    cancel: ['cancelled'],
+    retry: ['ready'],
+  },
+  succeeded: {},
+  failed: { retry: ['ready'] },
+  cancelled: { retry: ['ready'] },
+  expired: { retry: ['ready'] },
+}
+
+/** States in which nothing happens to a job any more, unless a person retries it. */
+export const finalStates: readonly JobState[] = ['succeeded', 'failed', 'delivered', 'cancelled', 'expired']

@@ -1,0 +1,54 @@
+/** What travels between the rooms. Ids are decimal or UUID texts; instants are `Date`s of the database's clock. */
+
+export type TopicId = string & { readonly brand?: 'topic' }
+export type JobId = string & { readonly brand?: 'job' }
+export type SubscriptionId = string & { readonly brand?: 'subscription' }
+export type Lease = string & { readonly brand?: 'lease' }
+
+/** Immutable; only `endedAt` is ever set, once. */
+export type Subscription = {
+  readonly id: SubscriptionId
+  readonly name: string | null
+  readonly topics: readonly { readonly id: TopicId; readonly name: string }[]
+  readonly ack: 'auto' | 'explicit'
+  readonly leaseSeconds: number
+  readonly maxParked: number | null
+  readonly createdAt: Date
+  readonly lastPullAt: Date | null
+  readonly endedAt: Date | null
+}
+
+export type ClaimedJob = {
+  readonly id: JobId
+  readonly topic: { readonly id: TopicId; readonly name: string }
+  readonly lease: Lease
+  readonly leaseSeconds: number
+  readonly leaseEndsAt: Date
+  readonly attempt: number
+  readonly redelivered: boolean
+  readonly publishedAt: Date
+  /** Seconds between the instant from which the job could be claimed and its claim, by the database's clock. */
+  readonly readySeconds: number
+  readonly traceparent: string | null
+  /** As published, byte for byte. */
+  readonly jobSpec: string
+}
+
+/** Why a topic is looked at. `backlog`: the claim before it found as many jobs as it asked for. */
+export const wakeCauses = [
+  'arrival',
+  'notification',
+  'due',
+  'release',
+  'resync',
+  'backstop',
+  'backlog',
+] as const
+export type WakeCause = (typeof wakeCauses)[number]
+
+export const pullOutcomes = ['jobs', 'empty', 'aborted', 'ended', 'rejected', 'draining', 'error'] as const
+export type PullOutcome = (typeof pullOutcomes)[number]
+
+export type SettleVerb = 'complete' | 'fail' | 'release'
+/** `lost`: the lease is stale; `unknown`: there is no such job. */
+export type SettleStatus = 'ok' | 'lost' | 'unknown'
