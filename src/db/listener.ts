@@ -68,8 +68,6 @@ export function createListener(options: ListenerOptions): Listener {
     const own: Session = {
       socket,
       end: () => {
-        subscriber.events.removeAllListeners()
-        subscriber.events.on('error', () => undefined)
         subscriber.close().catch(() => undefined)
         socket.destroy()
       },

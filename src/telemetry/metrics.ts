@@ -1,0 +1,220 @@
+import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client'
+import type { GatewayEvent } from '../domain/events.ts'
+import { pullOutcomes, wakeCauses } from '../domain/types.ts'
+
+/** What a scrape reads that is state rather than an event. Nothing here may ask the database. */
+export type MetricSources = {
+  readonly version: string
+  readonly revision: number
+  readonly parked: () => number
+  readonly parkedMax: number
+  readonly draining: () => boolean
+  readonly listenerConnected: () => boolean
+  readonly pool: () => { total: number; idle: number; waiting: number; max: number }
+  readonly queue: () => QueueGauges
+}
+
+/** The cached counts; `ageSeconds` says how old they are now. */
+export type QueueGauges = {
+  readonly jobs: readonly { topic: string; state: string; jobs: number }[]
+  readonly oldestReady: readonly { topic: string; seconds: number }[]
+  readonly ageSeconds: number
+  readonly durationSeconds: number
+}
+
+export type Metrics = {
+  readonly registry: Registry
+  observe(event: GatewayEvent): void
+}
+
+/** A topic beyond the first so many shares the label `_other`: each costs over 20 series. */
+const topicLabelsMax = 100
+
+// Up to the wait of a pull; 0.25 s is the objective of a wake.
+const wakeBuckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5]
+const delayBuckets = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300]
+const waitBuckets = [0.01, 0.1, 0.5, 1, 5, 10, 20, 25, 30, 55, 60]
+
+export function createMetrics(sources: MetricSources): Metrics {
+  const registry = new Registry()
+  const registers = [registry]
+  collectDefaultMetrics({ register: registry, prefix: 'pullgate_' })
+
+  const counter = <L extends string>(name: string, help: string, labelNames: readonly L[] = []) =>
+    new Counter({ name: `pullgate_${name}`, help, labelNames: [...labelNames], registers })
+  const histogram = <L extends string>(
+    name: string,
+    help: string,
+    buckets: number[],
+    labelNames: readonly L[] = [],
+  ) => new Histogram({ name: `pullgate_${name}`, help, buckets, labelNames: [...labelNames], registers })
+  const gauge = (name: string, help: string, read: () => number) =>
+    new Gauge({
+      name: `pullgate_${name}`,
+      help,
+      registers,
+      collect() {
+        this.set(read())
+      },
+    })
+
+  const topicLabels = new Set<string>()
+  const topicLabel = (topic: string): string => {
+    if (topicLabels.has(topic)) return topic
+    if (topicLabels.size >= topicLabelsMax) return '_other'
+    topicLabels.add(topic)
+    return topic
+  }
+
+  const wakes = counter('wakes_total', 'Hints that a topic may have work, by cause', ['cause'])
+  const claims = counter('claims_total', 'Claim statements, by the cause of the claim', ['cause', 'result'])
+  const claimSeconds = histogram('claim_duration_seconds', 'Time of a claim statement', wakeBuckets, ['result'])
+  const claimedJobs = counter('claimed_jobs_total', 'Jobs claimed, by topic and cause', ['topic', 'cause'])
+  const publishToClaim = histogram(
+    'publish_to_claim_seconds',
+    'From the instant a job could be claimed to its claim, by the clock of the database',
+    delayBuckets,
+    ['topic'],
+  )
+  const wakeToResponse = histogram(
+    'wake_to_response_seconds',
+    'From the hint to the response in the hands of the operating system',
+    wakeBuckets,
+  )
+  const pulls = counter('pulls_total', 'Pulls ended, by outcome', ['outcome'])
+  const pullWait = histogram('pull_wait_seconds', 'How long pulls were held, by outcome', waitBuckets, ['outcome'])
+  const deliveries = counter('deliveries_total', 'Claimed jobs by what became of their hand-over', ['outcome'])
+  const reportsDropped = counter('delivery_reports_dropped_total', 'Reports given up; leases settle those jobs')
+  const settles = counter('settles_total', 'Settles by verb and result', ['verb', 'status'])
+  const heartbeats = counter('heartbeats_total', 'Heartbeats by result', ['status'])
+  const published = counter('http_published_jobs_total', 'Jobs published over HTTP')
+  const promoted = counter('jobs_promoted_total', 'Scheduled jobs that this gateway made ready')
+  const expired = counter('jobs_expired_total', 'Jobs that expired unstarted, as found by this gateway')
+  const leasesLost = counter('leases_lost_total', 'Leases that ended unsettled, by what became of the job', ['state'])
+  const notifications = counter('notifications_total', 'Notifications by what they did', ['result'])
+  const reconnects = counter('listener_losses_total', 'Losses of the listening session')
+  const roundTrip = histogram('listener_heartbeat_seconds', 'Round trip of a notification to itself', wakeBuckets)
+  const databaseErrors = counter('db_errors_total', 'Database errors by class of SQLSTATE', ['class'])
+  const upkeepErrors = counter('upkeep_errors_total', 'Failed background tasks', ['task'])
+  const requests = counter('http_requests_total', 'HTTP requests', ['route', 'method', 'code'])
+  const requestSeconds = histogram('http_request_duration_seconds', 'Time of requests other than pulls', wakeBuckets, ['route'])
+
+  // A series that appears with its first event hides that event from rate().
+  for (const cause of wakeCauses) wakes.inc({ cause }, 0)
+  for (const outcome of pullOutcomes) pulls.inc({ outcome }, 0)
+  for (const outcome of ['confirmed', 'undelivered', 'in_doubt']) deliveries.inc({ outcome }, 0)
+
+  gauge('pulls_parked', 'Pulls parked on this gateway', sources.parked)
+  gauge('pulls_parked_limit', 'Pulls that this gateway may park', () => sources.parkedMax)
+  gauge('draining', '1 while the gateway shuts down', () => Number(sources.draining()))
+  gauge('listener_connected', '1 while the gateway hears notifications', () => Number(sources.listenerConnected()))
+  gauge('db_pool_max', 'Connections the pool may open', () => sources.pool().max)
+  gauge('db_pool_waiting', 'Statements that wait for a connection', () => sources.pool().waiting)
+  new Gauge({
+    name: 'pullgate_db_pool_connections',
+    help: 'Connections of the pool by state',
+    labelNames: ['state'],
+    registers,
+    collect() {
+      const { total, idle } = sources.pool()
+      this.set({ state: 'idle' }, idle)
+      this.set({ state: 'active' }, total - idle)
+    },
+  })
+  gauge('queue_snapshot_age_seconds', 'Age of the queue counts', () => sources.queue().ageSeconds)
+  gauge('queue_snapshot_duration_seconds', 'Time it took to count', () => sources.queue().durationSeconds)
+  new Gauge({
+    name: 'pullgate_queue_jobs',
+    help: 'Live jobs by topic and state, from the last count; the same on every gateway',
+    labelNames: ['topic', 'state'],
+    registers,
+    collect() {
+      this.reset()
+      for (const { topic, state, jobs } of sources.queue().jobs) this.inc({ topic: topicLabel(topic), state }, jobs)
+    },
+  })
+  new Gauge({
+    name: 'pullgate_queue_oldest_ready_age_seconds',
+    help: 'How long the oldest ready job has waited; absent when none is ready; the same on every gateway',
+    labelNames: ['topic'],
+    registers,
+    collect() {
+      this.reset()
+      const oldest = new Map<string, number>()
+      for (const { topic, seconds } of sources.queue().oldestReady) {
+        const label = topicLabel(topic)
+        oldest.set(label, Math.max(seconds, oldest.get(label) ?? 0))
+      }
+      for (const [topic, seconds] of oldest) this.set({ topic }, seconds)
+    },
+  })
+  new Gauge({
+    name: 'pullgate_build_info',
+    help: 'Always 1',
+    labelNames: ['version', 'schema_revision'],
+    registers,
+  }).set({ version: sources.version, schema_revision: String(sources.revision) }, 1)
+
+  function observe(event: GatewayEvent): void {
+    switch (event.type) {
+      case 'wake':
+        return wakes.inc({ cause: event.cause })
+      case 'claim': {
+        const result = event.jobs > 0 ? 'jobs' : 'empty'
+        claims.inc({ cause: event.cause, result })
+        claimSeconds.observe({ result }, event.seconds)
+        if (event.jobs > 0) claimedJobs.inc({ topic: topicLabel(event.topic), cause: event.cause }, event.jobs)
+        return
+      }
+      case 'claim failed':
+        return claimSeconds.observe({ result: 'error' }, event.seconds)
+      case 'job claimed':
+        return publishToClaim.observe({ topic: topicLabel(event.topic) }, Math.max(0, event.readySeconds))
+      case 'pull ended':
+        pulls.inc({ outcome: event.outcome })
+        return pullWait.observe({ outcome: event.outcome }, event.waitSeconds)
+      case 'response written':
+        return wakeToResponse.observe(event.wakeSeconds)
+      case 'delivery':
+        return deliveries.inc({ outcome: event.outcome.replace(' ', '_') }, event.jobs)
+      case 'delivery report failed':
+        return reportsDropped.inc(event.dropped)
+      case 'settle':
+        return settles.inc({ verb: event.verb, status: event.status })
+      case 'heartbeat':
+        return heartbeats.inc({ status: event.status })
+      case 'published':
+        return published.inc(event.jobs)
+      case 'due':
+        promoted.inc(event.promoted)
+        expired.inc(event.expired)
+        for (const [state, jobs] of Object.entries(event.leasesLost)) leasesLost.inc({ state }, jobs)
+        return
+      case 'notification':
+        return notifications.inc({ result: event.result })
+      case 'listener lost':
+        return reconnects.inc()
+      case 'listener heartbeat':
+        return roundTrip.observe(event.seconds)
+      case 'database error':
+        return databaseErrors.inc({ class: event.sqlState.slice(0, 2) })
+      case 'upkeep failed':
+        return upkeepErrors.inc({ task: event.task })
+      case 'request':
+        requests.inc({ route: event.route, method: event.method, code: String(event.status) })
+        // A pull's time is its wait, which is no latency.
+        if (event.route !== '/subscriptions/{id}' || event.method !== 'PATCH') {
+          requestSeconds.observe({ route: event.route }, event.seconds)
+        }
+        return
+      case 'started':
+      case 'stopping':
+      case 'stopped':
+      case 'stop step failed':
+      case 'listener connected':
+      case 'request failed':
+        return
+    }
+  }
+  return { registry, observe }
+}
