@@ -55,7 +55,8 @@ grant execute on function
   pullgate.publish_many(text, text[], integer, timestamptz, interval, text[], integer, text, timestamptz, text),
   pullgate.publish_many(text, jsonb[], integer, timestamptz, interval, text[], integer, text, timestamptz, text)
   to pullgate_publisher, pullgate_gateway;
-grant insert on pullgate.inbox to pullgate_publisher;
+-- Select for RETURNING id; the view reads as empty.
+grant insert, select on pullgate.inbox to pullgate_publisher;
 
 grant execute on function
   pullgate.claim(bigint, uuid[], integer[]),
@@ -78,6 +79,7 @@ grant execute on function
   pullgate.count_jobs(bigint),
   pullgate.snapshot_jobs(double precision),
   pullgate.topic_id(text),
+  pullgate.digest(text),
   pullgate.complete(bigint, text),
   pullgate.fail(bigint, text),
   pullgate.cancel(bigint, text),
@@ -87,3 +89,5 @@ grant execute on function
 grant select on pullgate.migration, pullgate.function_file to pullgate_gateway, pullgate_monitor;
 
 grant select on pullgate.jobs, pullgate.topics to pullgate_gateway, pullgate_monitor;
+-- Whoever reads a view has to be allowed the functions in it.
+grant execute on function pullgate.read_topics(bigint), pullgate.count_jobs(bigint) to pullgate_monitor;

@@ -2,11 +2,12 @@
 
 -- Makes due jobs ready, ends leases, expires unstarted jobs: at most p_limit of each. Any gateway may call it at any
 -- time; rows that another call has locked are skipped. Returns the topics that have ready jobs now, counts by what
--- became of the jobs, and whether a limit was reached.
+-- became of the jobs (leases_lost: by their new state), and whether a limit was reached.
 create or replace function pullgate.run_due(
   p_limit integer,
   out topics bigint[],
   out promoted integer,
+  out leases_checked integer,
   out leases_lost jsonb,
   out expired integer,
   out more boolean
@@ -18,9 +19,9 @@ as $$
 declare
   v_now timestamptz := clock_timestamp();
   v_job pullgate.job;
-  v_checked integer := 0;
   v_state text;
 begin
+  leases_checked := 0;
   leases_lost := '{}';
   expired := 0;
   with due as (
@@ -40,7 +41,7 @@ begin
       order by j.lease_check_at limit p_limit
       for update skip locked
   loop
-    v_checked := v_checked + 1;
+    leases_checked := leases_checked + 1;
     if v_job.state = 'delivered' then
       perform pullgate.finish(v_job, 'delivered');
     elsif v_job.lease_ends_at > v_now then
@@ -64,7 +65,7 @@ begin
     expired := expired + 1;
     perform pullgate.finish(v_job, 'expired');
   end loop;
-  more := greatest(promoted, v_checked, expired) >= p_limit;
+  more := greatest(promoted, leases_checked, expired) >= p_limit;
 end
 $$;
 
@@ -95,7 +96,7 @@ as $$
                 order by j.seq limit 1) as head
             where l.topic_id = t.id)
           and not exists (select from pullgate.topic p where p.id = t.id and p.paused)),
-    array(select s.id from pullgate.subscription s where s.ended_at > clock_timestamp() - interval '10 seconds'),
+    array(select s.id from pullgate.subscription s where s.ended_at > statement_timestamp() - interval '10 seconds'),
     (select greatest(0, 1000 * extract(epoch from min(d.at) - clock_timestamp()))::double precision
       from (
         (select j.due_at as at from pullgate.job j where j.state = 'scheduled' order by j.due_at limit 1)
@@ -107,7 +108,8 @@ as $$
           where j.expires_at is not null and j.state in ('scheduled', 'ready')
           order by j.expires_at limit 1)
       ) d
-      where d.at <= clock_timestamp() + interval '2 seconds')
+      where d.at <= clock_timestamp() + interval '2 seconds'
+      having min(d.at) is not null)
 $$;
 
 -- Upkeep, once a minute by whichever gateway gets the lock: empties the history slots of days past history_days,
@@ -119,8 +121,8 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_setting pullgate.setting;
-  v_oldest bigint;
-  v_newest timestamptz;
+  v_today integer := floor(extract(epoch from clock_timestamp()) / 86400);
+  v_filled boolean;
   v_dropped integer := 0;
 begin
   if not pg_try_advisory_xact_lock(hashtext('pullgate.upkeep')) then
@@ -136,8 +138,11 @@ begin
   -- A reader of a whole slot may hold its lock; then the next minute will do.
   perform set_config('lock_timeout', '100ms', true);
   for v_slot in 0..31 loop
-    execute format('select max(h.finished_at) from pullgate.history_%s h', lpad(v_slot::text, 2, '0')) into v_newest;
-    if v_newest < clock_timestamp() - make_interval(days => v_setting.history_days) then
+    -- Its rows are of the last day that had this slot, or of an earlier turn of the ring: nothing is written to it
+    -- now, and no row has to be read to know that all are old enough.
+    continue when (v_today - v_slot) % 32 <= v_setting.history_days;
+    execute format('select exists (select from pullgate.history_%s)', lpad(v_slot::text, 2, '0')) into v_filled;
+    if v_filled then
       begin
         execute format('truncate pullgate.history_%s', lpad(v_slot::text, 2, '0'));
         v_dropped := v_dropped + 1;

@@ -135,7 +135,8 @@ declare
 begin
   v := pullgate.lock_known_job(job_id);
   if (v.job).state = 'orphaned' then
-    update pullgate.job j set state = 'ready', attempts = 0, lease = null, lease_ends_at = null, cancel_reason = null
+    update pullgate.job j set
+        state = 'ready', attempts = 0, lease = null, lease_ends_at = null, cancel_reason = null, expires_at = null
       where j.id = job_id;
     return 'ready';
   elsif (v.job).id is not null then

@@ -87,8 +87,9 @@ begin
 end
 $$;
 
--- Locks the job if it is live. `held` says whether the lease still counts; without a lease it does for a job
--- whose acknowledgement was automatic. `finished` is the job's history row, if it has one.
+-- Locks the job if it is live, or delivered and in history. `held` says whether the lease still counts; without a lease it does for a job
+-- whose acknowledgement was automatic, also before that was confirmed: its executor may be faster. `finished` is the
+-- job's history row, if it has one.
 create or replace function pullgate.lock_job(
   p_id bigint,
   p_lease uuid,
@@ -104,12 +105,17 @@ begin
     select j.* into job from pullgate.job j where j.id = p_id for update;
     exit when found;
     select h.* into finished from pullgate.history h where h.id = p_id;
+    if finished.state = 'delivered' then
+      -- Its outcome can still be told, by several at once.
+      select h.* into finished from pullgate.history h where h.id = p_id and h.day_slot = finished.day_slot for update;
+    end if;
     exit when found;
     -- retry() may have moved it back between the two looks.
     exit when not exists (select from pullgate.job j where j.id = p_id);
   end loop;
   held := case
-    when p_lease is null then job.state = 'delivered'
+    when p_lease is null then job.auto_ack and job.lease is not null and job.settled is null
+      and job.state in ('running', 'ready', 'orphaned', 'delivered')
     else job.lease = p_lease and job.settled is null and job.state in ('running', 'ready', 'orphaned')
   end;
   held := coalesce(held, false);
@@ -141,7 +147,9 @@ begin
   elsif p_lease is null and (v.finished).state = 'delivered' then
     perform pullgate.tell(v.finished, 'succeeded', p_result, null);
     status := 'ok';
-  elsif (v.finished).settled = 'complete' and (v.finished).lease is not distinct from p_lease then
+  elsif (v.finished).settled = 'complete'
+    and ((v.finished).lease = p_lease or p_lease is null and (v.finished).auto_ack)
+  then
     status := 'ok';
   else
     status := pullgate.refusal(v.job, v.finished);
@@ -151,7 +159,8 @@ end
 $$;
 
 -- The attempt failed. With attempts left and p_retry it is tried again after p_retry_after seconds, by default
--- after a random part of min(300, 2^attempt) seconds, at least 1 ("full jitter"); else the job is `failed`.
+-- after a random part of min(300, 2^attempt) seconds, at least 1 ("full jitter"); else, and without a lease, the job
+-- is `failed`.
 create or replace function pullgate.settle_fail(
   p_id bigint,
   p_lease uuid,
@@ -176,7 +185,7 @@ begin
     v.job.last_error := left(p_error, 10000);
     state := case
       when (v.job).cancel_reason is not null then 'cancelled'
-      when (v.job).state = 'delivered' or not p_retry or (v.job).attempts >= (v.job).max_attempts then 'failed'
+      when p_lease is null or not p_retry or (v.job).attempts >= (v.job).max_attempts then 'failed'
       when p_retry_after = 0 then 'ready'
       else 'scheduled'
     end;
@@ -192,6 +201,9 @@ begin
     end if;
   elsif p_lease is null and (v.finished).state = 'delivered' then
     perform pullgate.tell(v.finished, 'failed', null, p_error);
+    status := 'ok';
+    state := 'failed';
+  elsif p_lease is null and (v.finished).auto_ack and (v.finished).state = 'failed' and (v.finished).settled = 'fail' then
     status := 'ok';
     state := 'failed';
   else
@@ -221,7 +233,7 @@ declare
   v record;
 begin
   v := pullgate.lock_job(p_id, p_lease);
-  if v.held then
+  if v.held and p_lease is not null then
     status := 'ok';
     v.job.settled := 'release';
     v.job.attempts := (v.job).attempts - 1;

@@ -43,7 +43,8 @@ end
 $$;
 
 -- Ends a subscription: no claim is made for it any more. With p_release its running jobs are given back as by
--- release. False if it had ended already, null if it is unknown.
+-- release; not those that are handed over with automatic acknowledgement at this moment, whose gateway knows whether
+-- an executor has them. False if it had ended already, null if it is unknown.
 create or replace function pullgate.unsubscribe(p_id uuid, p_release boolean)
 returns boolean
 language plpgsql volatile security definer
@@ -64,7 +65,7 @@ begin
   if p_release then
     for v_held in
       select j.id, j.lease from pullgate.job j
-        where j.lease_check_at is not null and j.subscription_id = p_id and j.state = 'running'
+        where j.lease_check_at is not null and j.subscription_id = p_id and j.state = 'running' and not j.auto_ack
         order by j.id
     loop
       perform pullgate.settle_release(v_held.id, v_held.lease, null);

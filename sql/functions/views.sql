@@ -76,7 +76,7 @@ create or replace view pullgate.topics as
     group by t.name, t.paused, t.max_attempts, t.on_lost;
 
 -- Counts all live jobs and keeps the result, unless another gateway did so in the last p_seconds or is at it.
--- Returns the kept counts: [{topic, state, jobs, oldestAt}], how old they are, and how long counting took.
+-- Returns the kept counts: [{topic, state, jobs, oldestSeconds}], how old they are, and how long counting took.
 create or replace function pullgate.snapshot_jobs(
   p_seconds double precision,
   out counts jsonb,
@@ -95,7 +95,8 @@ begin
   then
     counts := coalesce((
       select jsonb_agg(jsonb_build_object(
-          'topic', t.name, 'state', c.state, 'jobs', c.jobs, 'oldestAt', c.oldest_due_at) order by t.name, c.state)
+          'topic', t.name, 'state', c.state, 'jobs', c.jobs,
+          'oldestSeconds', extract(epoch from v_start - c.oldest_due_at)) order by t.name, c.state)
         from pullgate.read_topics() t
         join pullgate.count_jobs() c on c.topic_id = t.id), '[]');
     insert into pullgate.snapshot as s (taken_at, duration_seconds, counts)

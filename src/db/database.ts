@@ -53,7 +53,10 @@ export function toGatewayError(error: unknown): GatewayError {
   }
   // 54001: JSON nested deeper than the server's stack allows.
   if (sqlState === '54001') {
-    return new GatewayError('invalid-job-spec', { detail: 'the JSON is nested too deeply for Postgres', cause: error })
+    return new GatewayError('invalid-job-spec', {
+      detail: 'the JSON is nested too deeply for Postgres',
+      cause: error,
+    })
   }
   if (sqlState === undefined || passing.test(sqlState)) {
     return new GatewayError('database-unavailable', {
@@ -78,7 +81,8 @@ export function openDatabase(options: DatabaseOptions): Database {
     keepAlive: true,
     idleTimeoutMillis: 60_000,
   })
-  const report = (error: Error) => emit({ type: 'database error', sqlState: sqlStateOf(error) ?? 'other', error })
+  const report = (error: Error) =>
+    emit({ type: 'database error', sqlState: sqlStateOf(error) ?? 'other', error })
   // An idle client whose connection breaks reports here, and without a listener it would end the process.
   pool.on('error', report)
   // A checked-out client may report between two queries, where nobody else listens.

@@ -76,12 +76,20 @@ export function createJobStore(database: Database): JobStore {
         topics: TopicId[]
         promoted: number
         expired: number
+        leases_checked: number
         leases_lost: DueResult['leasesLost']
         more: boolean
       }>(statements.runDue, [limit])
       if (row === undefined) throw new Error('pullgate.run_due returned no row')
       const { topics, promoted, expired, more } = row
-      return { topics, promoted, expired, more, leasesLost: row.leases_lost }
+      return {
+        topics,
+        promoted,
+        expired,
+        more,
+        leasesChecked: row.leases_checked,
+        leasesLost: row.leases_lost,
+      }
     },
     async backstop(topics) {
       const [row] = await database.query<{

@@ -35,7 +35,11 @@ export type Listener = {
 // A CommonJS module whose default export Node does not unwrap.
 const createSubscriber = pgListen.default
 
-type Session = { readonly socket: Socket; end(): void; notify(channel: string, payload: string): Promise<unknown> }
+type Session = {
+  readonly socket: Socket
+  end(): void
+  notify(channel: string, payload: string): Promise<unknown>
+}
 
 const heartbeatsMissedMax = 2
 const backoffMaxMs = 30_000
@@ -62,8 +66,13 @@ export function createListener(options: ListenerOptions): Listener {
         keepAliveInitialDelayMillis: 15_000,
         // Ours, so that a half-open connection can be cut: end() would wait for the other side.
         stream: () => socket,
-      } as Parameters<typeof createSubscriber>[0],
-      { paranoidChecking: false, retryLimit: 1, parse: (text) => text, serialize: (value) => value as string },
+      },
+      {
+        paranoidChecking: false,
+        retryLimit: 1,
+        parse: (text) => text,
+        serialize: (value) => value as string,
+      },
     )
     const own: Session = {
       socket,

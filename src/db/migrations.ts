@@ -40,7 +40,10 @@ export type SchemaState =
   /** `missing`, `older`: `pullgate migrate` mends it. `newer`: fine. `breaking`: this version must not run. */
   { readonly state: 'missing' | 'older' | 'current' | 'newer' | 'breaking'; readonly revision: number }
 
-type Applied = { migrations: Map<number, { checksum: string; breaking: boolean }>; functions: Map<string, string> }
+type Applied = {
+  migrations: Map<number, { checksum: string; breaking: boolean }>
+  functions: Map<string, string>
+}
 
 type Queryable = Pick<Client | PoolClient, 'query'>
 
@@ -120,14 +123,18 @@ async function migrateLocked(client: Client, files: SqlFiles): Promise<MigrateRe
   `)
   const { state, revision } = await checkSchema(client, files)
   if (state === 'newer' || state === 'breaking') {
-    throw new Error(`the schema is of revision ${revision}, newer than this version of pullgate knows; upgrade it`)
+    throw new Error(
+      `the schema is of revision ${revision}, newer than this version of pullgate knows; upgrade it`,
+    )
   }
   const before = await readApplied(client)
   const applied: string[] = []
   for (const migration of files.migrations) {
     const known = before?.migrations.get(migration.revision)
     if (known !== undefined && known.checksum !== migration.checksum) {
-      throw new Error(`migration ${migration.name} differs from the one that was applied; install its own version`)
+      throw new Error(
+        `migration ${migration.name} differs from the one that was applied; install its own version`,
+      )
     }
     if (known !== undefined) continue
     await client.query(migration.text)

@@ -1,8 +1,10 @@
-import type { JobState } from '../domain/job-states.ts'
-import type { JobId, SubscriptionId } from '../domain/types.ts'
+import type { JobDetail, QueueStore, Snapshot, Topic } from '../domain/ports.ts'
+import type { JobId } from '../domain/types.ts'
 import type { Database, Statement } from './database.ts'
 
 /** Publishing over HTTP, reads for people and monitors, upkeep (sql/functions/publish.sql, views.sql, due.sql). */
+
+const topicColumns = 't.name, t.paused, t.max_attempts as "maxAttempts", t.on_lost as "onLost"'
 
 const statements = {
   publish: {
@@ -11,98 +13,51 @@ const statements = {
       delay => make_interval(secs => $5), dedupe_key => $6, max_attempts => $7, on_lost => $8,
       expires_at => $9, traceparent => $10) as id`,
   },
-  readJob: { name: 'read_job', text: 'select * from pullgate.read_job($1)' },
-  readTopic: { name: 'read_topic', text: 'select * from pullgate.read_topics(pullgate.topic_id($1))' },
+  readJob: {
+    name: 'read_job',
+    text: `select j.id, j.topic, j.state, j.pending, j.priority, j.attempts, j.max_attempts as "maxAttempts",
+        j.deliveries, j.on_lost as "onLost", j.dedupe_key as "dedupeKey", j.subscription_id as subscription,
+        j.created_at as "createdAt", j.due_at as "dueAt", j.claimed_at as "claimedAt",
+        j.finished_at as "finishedAt", j.lease_ends_at as "leaseExpiresAt", j.expires_at as "expiresAt",
+        j.cancel_reason as "cancelReason", j.last_error as "lastError", j.progress, j.result, j.log as history
+      from pullgate.read_job($1) j`,
+  },
+  readTopic: {
+    name: 'read_topic',
+    text: `select ${topicColumns} from pullgate.read_topics(pullgate.topic_id($1)) t`,
+  },
+  readTopics: { name: 'read_topics', text: `select ${topicColumns} from pullgate.read_topics() t` },
   countJobs: {
     name: 'count_jobs',
     text: `select c.state, c.jobs::integer, extract(epoch from clock_timestamp() - c.oldest_due_at)::float8 as oldest
       from pullgate.count_jobs(pullgate.topic_id($1)) c`,
   },
-  readTopics: { name: 'read_topics', text: 'select * from pullgate.read_topics()' },
-  snapshot: { name: 'snapshot_jobs', text: 'select * from pullgate.snapshot_jobs($1)' },
+  snapshot: {
+    name: 'snapshot_jobs',
+    text: `select s.counts, s.taken_at as "takenAt", s.age_seconds as "ageSeconds",
+        s.duration_seconds as "durationSeconds"
+      from pullgate.snapshot_jobs($1) s where s.counts is not null`,
+  },
   upkeep: { name: 'upkeep', text: 'select pullgate.upkeep()' },
 } satisfies Record<string, Statement>
 
-export type PublishOptions = {
-  readonly priority?: number | undefined
-  readonly runAt?: string | undefined
-  readonly delaySeconds?: number | undefined
-  readonly dedupeKey?: string | undefined
-  readonly maxAttempts?: number | undefined
-  readonly onLost?: string | undefined
-  readonly expiresAt?: string | undefined
-  readonly traceparent?: string | undefined
-}
-
-export type JobDetail = {
-  readonly id: JobId
-  readonly topic: string
-  readonly state: JobState
-  readonly priority: number
-  readonly attempts: number
-  readonly max_attempts: number
-  readonly deliveries: number
-  readonly on_lost: string
-  readonly dedupe_key: string | null
-  readonly subscription_id: SubscriptionId | null
-  readonly created_at: Date
-  readonly due_at: Date
-  readonly claimed_at: Date | null
-  readonly finished_at: Date | null
-  readonly lease_ends_at: Date | null
-  readonly expires_at: Date | null
-  readonly cancel_reason: string | null
-  readonly last_error: string | null
-  /** JSON texts. */
-  readonly progress: string | null
-  readonly result: string | null
-  readonly log: readonly unknown[]
-  readonly pending: string | null
-}
-
-export type Topic = {
-  readonly name: string
-  readonly paused: boolean
-  readonly max_attempts: number
-  readonly on_lost: string
-}
-
-export type TopicCounts = {
-  readonly jobs: Readonly<Record<string, number>>
-  readonly oldestReadySeconds: number | null
-}
-
-export type Snapshot = {
-  readonly counts: readonly {
-    readonly topic: string
-    readonly state: string
-    readonly jobs: number
-    readonly oldestAt: string | null
-  }[]
-  readonly takenAt: Date
-  /** How old the counts were when they were read. */
-  readonly ageSeconds: number
-  readonly durationSeconds: number
-}
-
-export type QueueStore = ReturnType<typeof createQueueStore>
-
-export function createQueueStore(database: Database) {
+export function createQueueStore(database: Database): QueueStore {
   return {
-    /** `jobSpec` is JSON text, kept as it is. */
-    async publish(topic: string, jobSpec: string, options: PublishOptions): Promise<JobId> {
-      const { priority, runAt, delaySeconds, dedupeKey, maxAttempts, onLost, expiresAt, traceparent } = options
-      const values = [topic, jobSpec, priority, runAt, delaySeconds, dedupeKey, maxAttempts, onLost, expiresAt, traceparent]
-      const [row] = await database.query<{ id: JobId }>(statements.publish, values)
+    async publish(topic, jobSpec, options) {
+      const { priority, runAt, delaySeconds, dedupeKey, maxAttempts, onLost, expiresAt, traceparent } =
+        options
+      const [row] = await database.query<{ id: JobId }>(statements.publish, [
+        ...[topic, jobSpec, priority, runAt, delaySeconds],
+        ...[dedupeKey, maxAttempts, onLost, expiresAt, traceparent],
+      ])
       if (row === undefined) throw new Error('pullgate.publish returned no row')
       return row.id
     },
-    async readJob(id: JobId): Promise<JobDetail | undefined> {
+    async readJob(id) {
       const [row] = await database.query<JobDetail>(statements.readJob, [id])
       return row
     },
-    /** Counted now. */
-    async readTopic(name: string): Promise<(Topic & TopicCounts) | undefined> {
+    async readTopic(name) {
       const [topic] = await database.query<Topic>(statements.readTopic, [name])
       if (topic === undefined) return undefined
       const rows = await database.query<{ state: string; jobs: number; oldest: number | null }>(
@@ -110,27 +65,14 @@ export function createQueueStore(database: Database) {
         [name],
       )
       const jobs = Object.fromEntries(rows.map((row) => [row.state, row.jobs]))
-      const oldest = rows.find((row) => row.state === 'ready')?.oldest ?? null
-      return { ...topic, jobs, oldestReadySeconds: oldest }
+      return { ...topic, jobs, oldestReadySeconds: rows.find((row) => row.state === 'ready')?.oldest ?? null }
     },
     readTopics: () => database.query<Topic>(statements.readTopics, []),
-    /** Counts anew if the kept counts are older than `maxAgeSeconds` and nobody else is at it. */
-    async snapshot(maxAgeSeconds: number): Promise<Snapshot | undefined> {
-      const [row] = await database.query<{
-        counts: Snapshot['counts'] | null
-        taken_at: Date
-        age_seconds: number
-        duration_seconds: number
-      }>(statements.snapshot, [maxAgeSeconds])
-      if (row?.counts === undefined || row.counts === null) return undefined
-      return {
-        counts: row.counts,
-        takenAt: row.taken_at,
-        ageSeconds: row.age_seconds,
-        durationSeconds: row.duration_seconds,
-      }
+    async snapshot(maxAgeSeconds) {
+      const [row] = await database.query<Snapshot>(statements.snapshot, [maxAgeSeconds])
+      return row
     },
-    async upkeep(): Promise<void> {
+    async upkeep() {
       await database.query(statements.upkeep, [])
     },
   }

@@ -1,5 +1,6 @@
-import type { JobId, Lease, SettleStatus } from '../domain/types.ts'
 import type { JobState } from '../domain/job-states.ts'
+import type { Settled, SettleStore } from '../domain/ports.ts'
+import type { JobId, SettleStatus } from '../domain/types.ts'
 import type { Database, Statement } from './database.ts'
 
 /** Settles and heartbeats by lease (sql/functions/settle.sql), outcomes by job id (outcome.sql). */
@@ -13,21 +14,13 @@ const statements = {
   retry: { name: 'retry', text: 'select pullgate.retry($1) as state' },
 } satisfies Record<string, Statement>
 
-export type Settled = { readonly status: SettleStatus; readonly state: JobState | null; readonly dueAt: Date | null }
-export type HeartbeatAnswer = {
-  readonly status: SettleStatus
-  readonly leaseEndsAt: Date | null
-  readonly cancelReason: string | null
-}
-
-export type SettleStore = ReturnType<typeof createSettleStore>
-
-export function createSettleStore(database: Database) {
+export function createSettleStore(database: Database): SettleStore {
   async function settle(statement: Statement, values: readonly unknown[]): Promise<Settled> {
-    const [row] = await database.query<{ status: SettleStatus; state: JobState | null; due_at?: Date | null }>(
-      statement,
-      values,
-    )
+    const [row] = await database.query<{
+      status: SettleStatus
+      state: JobState | null
+      due_at?: Date | null
+    }>(statement, values)
     if (row === undefined) throw new Error(`pullgate.${statement.name} returned no row`)
     return { status: row.status, state: row.state, dueAt: row.due_at ?? null }
   }
@@ -37,20 +30,11 @@ export function createSettleStore(database: Database) {
     return row.state
   }
   return {
-    /** `result` is JSON text. Without a lease it counts for a job whose acknowledgement was automatic. */
-    complete: (id: JobId, lease: Lease | null, result: string | null) =>
-      settle(statements.complete, [id, lease, result]),
-    fail: (id: JobId, lease: Lease | null, error: string, retry: boolean, retryAfterSeconds: number | null) =>
+    complete: (id, lease, result) => settle(statements.complete, [id, lease, result]),
+    fail: (id, lease, error, retry, retryAfterSeconds) =>
       settle(statements.fail, [id, lease, error, retry, retryAfterSeconds]),
-    release: (id: JobId, lease: Lease, delaySeconds: number | null) =>
-      settle(statements.release, [id, lease, delaySeconds]),
-    /** `progress` is JSON text; null keeps the last one. */
-    async heartbeat(
-      id: JobId,
-      lease: Lease,
-      leaseSeconds: number | null,
-      progress: string | null,
-    ): Promise<HeartbeatAnswer> {
+    release: (id, lease, delaySeconds) => settle(statements.release, [id, lease, delaySeconds]),
+    async heartbeat(id, lease, leaseSeconds, progress) {
       const [row] = await database.query<{
         status: SettleStatus
         lease_ends_at: Date | null
@@ -59,7 +43,7 @@ export function createSettleStore(database: Database) {
       if (row === undefined) throw new Error('pullgate.heartbeat returned no row')
       return { status: row.status, leaseEndsAt: row.lease_ends_at, cancelReason: row.cancel_reason }
     },
-    cancel: (id: JobId, reason: string | null) => changeState(statements.cancel, [id, reason]),
+    cancel: (id, reason) => changeState(statements.cancel, [id, reason]),
     retry: (id: JobId) => changeState(statements.retry, [id]),
   }
 }

@@ -1,4 +1,5 @@
-import type { Subscription, SubscriptionId, TopicId } from '../domain/types.ts'
+import type { SubscriptionStore, SubscriptionUse } from '../domain/ports.ts'
+import type { SubscriptionId, TopicId } from '../domain/types.ts'
 import type { Database, Statement } from './database.ts'
 
 /** Subscriptions (sql/functions/subscriptions.sql). */
@@ -32,12 +33,6 @@ type Row = {
   jobs_held?: number
 }
 
-export type SubscriptionSettings = Pick<Subscription, 'name' | 'ack' | 'leaseSeconds' | 'maxParked'> & {
-  readonly topics: readonly string[]
-}
-
-export type SubscriptionUse = Subscription & { readonly jobsHeld: number }
-
 function toSubscription(row: Row): SubscriptionUse {
   return {
     id: row.id,
@@ -53,31 +48,26 @@ function toSubscription(row: Row): SubscriptionUse {
   }
 }
 
-export type SubscriptionStore = ReturnType<typeof createSubscriptionStore>
-
-export function createSubscriptionStore(database: Database) {
+export function createSubscriptionStore(database: Database): SubscriptionStore {
   return {
-    /** The same name and settings give the same subscription; other settings reject: `subscription-conflict`. */
-    async create(settings: SubscriptionSettings): Promise<Subscription> {
-      const { topics, name, ack, leaseSeconds, maxParked } = settings
+    async create({ topics, name, ack, leaseSeconds, maxParked }) {
       const [row] = await database.query<Row>(statements.create, [topics, name, ack, leaseSeconds, maxParked])
       if (row === undefined) throw new Error('pullgate.subscribe returned no row')
       return toSubscription(row)
     },
-    async read(id: SubscriptionId): Promise<SubscriptionUse | undefined> {
+    async read(id) {
       const [row] = await database.query<Row>(statements.read, [id])
       return row && toSubscription(row)
     },
-    async list(): Promise<SubscriptionUse[]> {
+    async list() {
       const rows = await database.query<Row>(statements.list, [])
       return rows.map(toSubscription)
     },
-    /** False if it had ended already, null if it is unknown. */
-    async end(id: SubscriptionId, release: boolean): Promise<boolean | null> {
+    async end(id, release) {
       const [row] = await database.query<{ ended: boolean | null }>(statements.end, [id, release])
       return row?.ended ?? null
     },
-    async touch(ids: readonly SubscriptionId[]): Promise<void> {
+    async touch(ids) {
       await database.query(statements.touch, [ids])
     },
   }

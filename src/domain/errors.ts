@@ -31,10 +31,10 @@ export type ErrorCode = keyof typeof errorTable
 
 const codes = Object.keys(errorTable) as ErrorCode[]
 
-const bySqlState = new Map(
+const bySqlState = new Map<string, ErrorCode>(
   codes.flatMap((code) => {
     const entry = errorTable[code]
-    return 'sqlState' in entry ? [[entry.sqlState as string, code] as const] : []
+    return 'sqlState' in entry ? [[entry.sqlState, code] as const] : []
   }),
 )
 

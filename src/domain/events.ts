@@ -5,7 +5,13 @@ import type { PullOutcome, SettleStatus, SettleVerb, WakeCause } from './types.t
  * the metrics (src/telemetry) each decide what to show. No event carries a job spec, a lease or a token.
  */
 export type GatewayEvent =
-  | { readonly type: 'started'; readonly url: string; readonly adminUrl: string; readonly revision: number }
+  | {
+      readonly type: 'started'
+      readonly url: string
+      readonly adminUrl: string
+      readonly revision: number
+      readonly seconds: number
+    }
   | { readonly type: 'stopping'; readonly reason: string }
   | { readonly type: 'stopped'; readonly seconds: number }
   | { readonly type: 'stop step failed'; readonly step: string; readonly error: Error }
@@ -28,7 +34,11 @@ export type GatewayEvent =
     }
   /** From the hint that made the gateway claim to the response in the hands of the operating system. */
   | { readonly type: 'response written'; readonly wakeSeconds: number }
-  | { readonly type: 'delivery'; readonly outcome: 'confirmed' | 'undelivered' | 'in doubt'; readonly jobs: number }
+  | {
+      readonly type: 'delivery'
+      readonly outcome: 'confirmed' | 'undelivered' | 'in doubt'
+      readonly jobs: number
+    }
   | { readonly type: 'delivery report failed'; readonly dropped: number; readonly error: Error }
   | { readonly type: 'settle'; readonly verb: SettleVerb; readonly status: SettleStatus }
   | { readonly type: 'heartbeat'; readonly status: SettleStatus }

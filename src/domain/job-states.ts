@@ -43,7 +43,13 @@ type Steps = Readonly<Record<JobState, Readonly<Partial<Record<JobEvent, readonl
  * `heartbeat`, `complete`, `fail` and `release` there.
  */
 export const jobSteps: Steps = {
-  scheduled: { due: ['ready'], complete: ['succeeded'], fail: ['failed'], expire: ['expired'], cancel: ['cancelled'] },
+  scheduled: {
+    due: ['ready'],
+    complete: ['succeeded'],
+    fail: ['failed'],
+    expire: ['expired'],
+    cancel: ['cancelled'],
+  },
   ready: {
     claim: ['running'],
     confirm: ['delivered'],

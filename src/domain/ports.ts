@@ -1,6 +1,15 @@
-import type { ClaimedJob, JobId, Lease, Subscription, SubscriptionId, TopicId } from './types.ts'
+import type { JobState } from './job-states.ts'
+import type {
+  ClaimedJob,
+  JobId,
+  Lease,
+  SettleStatus,
+  Subscription,
+  SubscriptionId,
+  TopicId,
+} from './types.ts'
 
-/** What the dispatcher needs of the database; src/db holds the real ones. */
+/** What the gateway needs of the database. src/db holds the real stores; tests of src/dispatch bring their own. */
 
 /** So many jobs for pulls of this subscription. */
 export type Slot = { readonly subscription: Subscription; readonly jobs: number }
@@ -19,6 +28,8 @@ export type DueResult = {
   readonly topics: readonly TopicId[]
   readonly promoted: number
   readonly expired: number
+  /** Leases looked at, renewed ones included. */
+  readonly leasesChecked: number
   readonly leasesLost: Readonly<Record<string, number>>
   readonly more: boolean
 }
@@ -39,7 +50,119 @@ export type JobStore = {
   backstop(topics: readonly TopicId[]): Promise<BackstopResult>
 }
 
+export type Settled = {
+  readonly status: SettleStatus
+  readonly state: JobState | null
+  readonly dueAt: Date | null
+}
+
+export type SettleStore = {
+  /** `result` is JSON text. Without a lease it counts for a job whose acknowledgement was automatic. */
+  complete(id: JobId, lease: Lease | null, result: string | null): Promise<Settled>
+  fail(
+    id: JobId,
+    lease: Lease | null,
+    error: string,
+    retry: boolean,
+    retryAfterSeconds: number | null,
+  ): Promise<Settled>
+  release(id: JobId, lease: Lease, delaySeconds: number | null): Promise<Settled>
+  /** `progress` is JSON text; null keeps the last one. */
+  heartbeat(
+    id: JobId,
+    lease: Lease,
+    leaseSeconds: number | null,
+    progress: string | null,
+  ): Promise<{ status: SettleStatus; leaseEndsAt: Date | null; cancelReason: string | null }>
+  cancel(id: JobId, reason: string | null): Promise<JobState>
+  retry(id: JobId): Promise<JobState>
+}
+
+export type SubscriptionUse = Subscription & { readonly jobsHeld: number }
+
+export type SubscriptionSettings = Pick<Subscription, 'name' | 'ack' | 'leaseSeconds' | 'maxParked'> & {
+  readonly topics: readonly string[]
+}
+
 export type SubscriptionStore = {
-  read(id: SubscriptionId): Promise<Subscription | undefined>
+  /** The same name and settings give the same subscription; other settings reject: `subscription-conflict`. */
+  create(settings: SubscriptionSettings): Promise<Subscription>
+  read(id: SubscriptionId): Promise<SubscriptionUse | undefined>
+  list(): Promise<SubscriptionUse[]>
+  /** False if it had ended already, null if it is unknown. */
+  end(id: SubscriptionId, release: boolean): Promise<boolean | null>
   touch(ids: readonly SubscriptionId[]): Promise<void>
+}
+
+export type PublishOptions = {
+  readonly priority?: number | undefined
+  readonly runAt?: string | undefined
+  readonly delaySeconds?: number | undefined
+  readonly dedupeKey?: string | undefined
+  readonly maxAttempts?: number | undefined
+  readonly onLost?: string | undefined
+  readonly expiresAt?: string | undefined
+  readonly traceparent?: string | undefined
+}
+
+export type JobDetail = {
+  readonly id: JobId
+  readonly topic: string
+  readonly state: JobState
+  readonly pending: string | null
+  readonly priority: number
+  readonly attempts: number
+  readonly maxAttempts: number
+  readonly deliveries: number
+  readonly onLost: string
+  readonly dedupeKey: string | null
+  readonly subscription: SubscriptionId | null
+  readonly createdAt: Date
+  readonly dueAt: Date
+  readonly claimedAt: Date | null
+  readonly finishedAt: Date | null
+  readonly leaseExpiresAt: Date | null
+  readonly expiresAt: Date | null
+  readonly cancelReason: string | null
+  readonly lastError: string | null
+  /** JSON texts. */
+  readonly progress: string | null
+  readonly result: string | null
+  readonly history: readonly unknown[]
+}
+
+export type Topic = {
+  readonly name: string
+  readonly paused: boolean
+  readonly maxAttempts: number
+  readonly onLost: string
+}
+export type TopicCounts = {
+  readonly jobs: Readonly<Record<string, number>>
+  readonly oldestReadySeconds: number | null
+}
+
+export type QueueStore = {
+  /** `jobSpec` is JSON text, kept as it is. */
+  publish(topic: string, jobSpec: string, options: PublishOptions): Promise<JobId>
+  readJob(id: JobId): Promise<JobDetail | undefined>
+  /** Counted now. */
+  readTopic(name: string): Promise<(Topic & TopicCounts) | undefined>
+  readTopics(): Promise<readonly Topic[]>
+  /** Counts anew if the kept counts are older than `maxAgeSeconds` and nobody else is at it. */
+  snapshot(maxAgeSeconds: number): Promise<Snapshot | undefined>
+  upkeep(): Promise<void>
+}
+
+export type Snapshot = {
+  readonly counts: readonly {
+    readonly topic: string
+    readonly state: string
+    readonly jobs: number
+    readonly oldestSeconds: number | null
+  }[]
+  readonly takenAt: Date
+  /** How old the counts were when they were read. */
+  readonly ageSeconds: number
+  readonly durationSeconds: number
 }

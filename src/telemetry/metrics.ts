@@ -68,7 +68,9 @@ export function createMetrics(sources: MetricSources): Metrics {
 
   const wakes = counter('wakes_total', 'Hints that a topic may have work, by cause', ['cause'])
   const claims = counter('claims_total', 'Claim statements, by the cause of the claim', ['cause', 'result'])
-  const claimSeconds = histogram('claim_duration_seconds', 'Time of a claim statement', wakeBuckets, ['result'])
+  const claimSeconds = histogram('claim_duration_seconds', 'Time of a claim statement', wakeBuckets, [
+    'result',
+  ])
   const claimedJobs = counter('claimed_jobs_total', 'Jobs claimed, by topic and cause', ['topic', 'cause'])
   const publishToClaim = histogram(
     'publish_to_claim_seconds',
@@ -82,22 +84,40 @@ export function createMetrics(sources: MetricSources): Metrics {
     wakeBuckets,
   )
   const pulls = counter('pulls_total', 'Pulls ended, by outcome', ['outcome'])
-  const pullWait = histogram('pull_wait_seconds', 'How long pulls were held, by outcome', waitBuckets, ['outcome'])
-  const deliveries = counter('deliveries_total', 'Claimed jobs by what became of their hand-over', ['outcome'])
-  const reportsDropped = counter('delivery_reports_dropped_total', 'Reports given up; leases settle those jobs')
+  const pullWait = histogram('pull_wait_seconds', 'How long pulls were held, by outcome', waitBuckets, [
+    'outcome',
+  ])
+  const deliveries = counter('deliveries_total', 'Claimed jobs by what became of their hand-over', [
+    'outcome',
+  ])
+  const reportsDropped = counter(
+    'delivery_reports_dropped_total',
+    'Reports given up; leases settle those jobs',
+  )
   const settles = counter('settles_total', 'Settles by verb and result', ['verb', 'status'])
   const heartbeats = counter('heartbeats_total', 'Heartbeats by result', ['status'])
   const published = counter('http_published_jobs_total', 'Jobs published over HTTP')
   const promoted = counter('jobs_promoted_total', 'Scheduled jobs that this gateway made ready')
   const expired = counter('jobs_expired_total', 'Jobs that expired unstarted, as found by this gateway')
-  const leasesLost = counter('leases_lost_total', 'Leases that ended unsettled, by what became of the job', ['state'])
+  const leasesLost = counter('leases_lost_total', 'Leases that ended unsettled, by what became of the job', [
+    'state',
+  ])
   const notifications = counter('notifications_total', 'Notifications by what they did', ['result'])
   const reconnects = counter('listener_losses_total', 'Losses of the listening session')
-  const roundTrip = histogram('listener_heartbeat_seconds', 'Round trip of a notification to itself', wakeBuckets)
+  const roundTrip = histogram(
+    'listener_heartbeat_seconds',
+    'Round trip of a notification to itself',
+    wakeBuckets,
+  )
   const databaseErrors = counter('db_errors_total', 'Database errors by class of SQLSTATE', ['class'])
   const upkeepErrors = counter('upkeep_errors_total', 'Failed background tasks', ['task'])
   const requests = counter('http_requests_total', 'HTTP requests', ['route', 'method', 'code'])
-  const requestSeconds = histogram('http_request_duration_seconds', 'Time of requests other than pulls', wakeBuckets, ['route'])
+  const requestSeconds = histogram(
+    'http_request_duration_seconds',
+    'Time of requests other than pulls',
+    wakeBuckets,
+    ['route'],
+  )
 
   // A series that appears with its first event hides that event from rate().
   for (const cause of wakeCauses) wakes.inc({ cause }, 0)
@@ -107,7 +127,9 @@ export function createMetrics(sources: MetricSources): Metrics {
   gauge('pulls_parked', 'Pulls parked on this gateway', sources.parked)
   gauge('pulls_parked_limit', 'Pulls that this gateway may park', () => sources.parkedMax)
   gauge('draining', '1 while the gateway shuts down', () => Number(sources.draining()))
-  gauge('listener_connected', '1 while the gateway hears notifications', () => Number(sources.listenerConnected()))
+  gauge('listener_connected', '1 while the gateway hears notifications', () =>
+    Number(sources.listenerConnected()),
+  )
   gauge('db_pool_max', 'Connections the pool may open', () => sources.pool().max)
   gauge('db_pool_waiting', 'Statements that wait for a connection', () => sources.pool().waiting)
   new Gauge({
@@ -130,7 +152,8 @@ export function createMetrics(sources: MetricSources): Metrics {
     registers,
     collect() {
       this.reset()
-      for (const { topic, state, jobs } of sources.queue().jobs) this.inc({ topic: topicLabel(topic), state }, jobs)
+      for (const { topic, state, jobs } of sources.queue().jobs)
+        this.inc({ topic: topicLabel(topic), state }, jobs)
     },
   })
   new Gauge({
@@ -163,7 +186,8 @@ export function createMetrics(sources: MetricSources): Metrics {
         const result = event.jobs > 0 ? 'jobs' : 'empty'
         claims.inc({ cause: event.cause, result })
         claimSeconds.observe({ result }, event.seconds)
-        if (event.jobs > 0) claimedJobs.inc({ topic: topicLabel(event.topic), cause: event.cause }, event.jobs)
+        if (event.jobs > 0)
+          claimedJobs.inc({ topic: topicLabel(event.topic), cause: event.cause }, event.jobs)
         return
       }
       case 'claim failed':

@@ -1,0 +1,227 @@
+import type { Config } from './config.ts'
+import { openDatabase } from './db/database.ts'
+import { createJobStore } from './db/job-store.ts'
+import { createListener } from './db/listener.ts'
+import { checkSchema } from './db/migrations.ts'
+import { createQueueStore } from './db/queue-store.ts'
+import { createSettleStore } from './db/settle-store.ts'
+import { createSubscriptionStore } from './db/subscription-store.ts'
+import { createDeliveries } from './dispatch/deliveries.ts'
+import { createDispatcher } from './dispatch/dispatcher.ts'
+import { createDueWork } from './dispatch/due-work.ts'
+import { createSubscriptionDirectory } from './dispatch/subscription-directory.ts'
+import { countsOf, createUpkeep } from './dispatch/upkeep.ts'
+import { createWakes } from './dispatch/wakes.ts'
+import { systemClock } from './domain/clock.ts'
+import type { Emit } from './domain/events.ts'
+import { createHandOver } from './http/hand-over.ts'
+import type { HttpServer } from './http/listening.ts'
+import { createAdmin, createApi } from './http/server.ts'
+import { StopSteps } from './shutdown.ts'
+import { createLogger } from './telemetry/logger.ts'
+import { createMetrics } from './telemetry/metrics.ts'
+import type { Metrics } from './telemetry/metrics.ts'
+import { version } from './version.ts'
+
+export type Gateway = {
+  readonly url: string
+  /** Health and metrics: the same unless PULLGATE_ADMIN_PORT is set. */
+  readonly adminUrl: string
+  /** Drains and stops; resolves to whether all of it was clean. */
+  stop(reason: string): Promise<boolean>
+}
+
+/** The database's schema does not fit: `exitCode` 57 if it is newer and breaking, else 1. */
+export class SchemaError extends Error {
+  override readonly name = 'SchemaError'
+  readonly exitCode: number
+
+  constructor(message: string, exitCode: number) {
+    super(message)
+    this.exitCode = exitCode
+  }
+}
+
+const applicationName = `pullgate/${version}`
+const connectTimeoutMs = 5_000
+// So many parked pulls are answered at once; beyond, the herd is spread over up to 2 s.
+const spreadMsPerPull = 1
+const spreadMsMax = 2_000
+
+/** Wires the rooms together and starts them, the database first and the port last. Rejects with what to do. */
+export async function startGateway(config: Config, databaseUrl: string): Promise<Gateway> {
+  const clock = systemClock
+  const logger = createLogger(config.PULLGATE_LOG_LEVEL, version)
+  let metrics: Metrics | undefined
+  const emit: Emit = (event) => {
+    logger.observe(event)
+    metrics?.observe(event)
+  }
+  const steps = new StopSteps(emit)
+  const startedAt = clock.now()
+  let serving = false
+  let draining = false
+
+  async function stop(reason: string): Promise<boolean> {
+    if (!draining) emit({ type: 'stopping', reason })
+    const stopAt = clock.now()
+    const clean = await steps.stop(config.PULLGATE_STOP_TIMEOUT_SECONDS * 1000)
+    emit({ type: 'stopped', seconds: (clock.now() - stopAt) / 1000 })
+    logger.flush()
+    return clean
+  }
+
+  try {
+    const database = openDatabase({
+      url: databaseUrl,
+      applicationName,
+      poolMax: config.PULLGATE_POOL_MAX,
+      connectTimeoutMs,
+      statementTimeoutMs: config.PULLGATE_STATEMENT_TIMEOUT_MS,
+      emit,
+    })
+    steps.push('pool', database.close)
+    const revision = await requireSchema(database.withClient)
+
+    const jobs = createJobStore(database)
+    const queue = createQueueStore(database)
+    const subscriptions = createSubscriptionStore(database)
+    const directory = createSubscriptionDirectory(subscriptions)
+    const deliveries = createDeliveries({ store: jobs, clock, emit })
+    const dispatcher = createDispatcher({ store: jobs, deliveries, clock, emit })
+    const dueWork = createDueWork({
+      ...{ store: jobs, dispatcher, clock, emit },
+      backstopMs: config.PULLGATE_BACKSTOP_MS,
+    })
+    const upkeep = createUpkeep({ queue, directory, clock, emit })
+    const handOver = createHandOver({ deliveries, clock, emit })
+    const wakes = createWakes({ dispatcher, dueWork, directory, emit })
+    const listener = createListener({
+      url: config.PULLGATE_LISTEN_DATABASE_URL ?? databaseUrl,
+      ...{ applicationName, connectTimeoutMs, clock, emit },
+      channel: 'pullgate_wake',
+      onNotification: wakes.notified,
+      onListening: wakes.resync,
+    })
+    metrics = createMetrics({
+      ...{ version, revision },
+      parked: () => dispatcher.parked,
+      parkedMax: config.PULLGATE_MAX_PARKED,
+      draining: () => draining,
+      listenerConnected: () => listener.connected,
+      pool: database.poolState,
+      queue: () => queueGauges(upkeep.latest()),
+    })
+    const { registry } = metrics
+
+    steps.push('listener', listener.close)
+    await listener.start()
+    steps.push('background work', async () => {
+      await Promise.all([dueWork.stop(), upkeep.stop()])
+    })
+    dueWork.start()
+    upkeep.start()
+
+    const services = {
+      ...{
+        settles: createSettleStore(database),
+        subscriptions,
+        queue,
+        directory,
+        dispatcher,
+        handOver,
+        clock,
+        emit,
+      },
+      queueCounts: () => {
+        const latest = upkeep.latest()
+        return latest && { takenAt: latest.takenAt, counts: (topic: string) => countsOf(latest, topic) }
+      },
+      wait: { defaultSeconds: config.PULLGATE_WAIT_SECONDS, maxSeconds: config.PULLGATE_MAX_WAIT_SECONDS },
+      parkedMax: config.PULLGATE_MAX_PARKED,
+      isDraining: () => draining,
+    }
+    const options = {
+      version,
+      bodyMaxBytes: config.PULLGATE_BODY_MAX_BYTES,
+      keepAliveMs: config.PULLGATE_KEEP_ALIVE_SECONDS * 1000,
+      admin: {
+        metrics: async () => ({ contentType: registry.contentType, text: await registry.metrics() }),
+        notReady: () => [...(draining ? ['draining'] : []), ...(serving ? [] : ['starting'])],
+      },
+    }
+    const open = async (name: string, server: HttpServer, port: number): Promise<string> => {
+      const url = await server.listen(config.PULLGATE_HOST, port)
+      steps.push(name, server.close)
+      return url
+    }
+    const { PULLGATE_ADMIN_PORT: adminPort } = config
+    const adminUrl =
+      adminPort === undefined
+        ? undefined
+        : await open('admin port', createAdmin(services, options), adminPort)
+    const url = await open(
+      'port',
+      createApi(services, options, adminPort === undefined),
+      config.PULLGATE_PORT,
+    )
+
+    steps.push('deliveries', async () => {
+      await handOver.settled()
+      await deliveries.settled()
+    })
+    steps.push('parked pulls', () => {
+      return dispatcher.answerAll(Math.min(spreadMsMax, dispatcher.parked * spreadMsPerPull))
+    })
+    steps.push('claims', () => {
+      // From here on /readyz says no and new pulls are refused.
+      draining = true
+      return dispatcher.stopClaiming()
+    })
+    serving = true
+    emit({
+      type: 'started',
+      url,
+      adminUrl: adminUrl ?? url,
+      revision,
+      seconds: (clock.now() - startedAt) / 1000,
+    })
+    return { url, adminUrl: adminUrl ?? url, stop }
+  } catch (error) {
+    await steps.stop(config.PULLGATE_STOP_TIMEOUT_SECONDS * 1000)
+    throw error
+  }
+}
+
+async function requireSchema(withClient: ReturnType<typeof openDatabase>['withClient']): Promise<number> {
+  const { state, revision } = await withClient((client) => checkSchema(client))
+  switch (state) {
+    case 'missing':
+      throw new SchemaError('the database has no pullgate schema: run `pullgate migrate`', 1)
+    case 'older':
+      throw new SchemaError(
+        `the schema (revision ${revision}) is older than this version: run \`pullgate migrate\``,
+        1,
+      )
+    case 'breaking':
+      throw new SchemaError(
+        `the schema (revision ${revision}) is too new for this version: upgrade pullgate`,
+        57,
+      )
+    case 'newer':
+    case 'current':
+      return revision
+  }
+}
+
+type Latest = ReturnType<ReturnType<typeof createUpkeep>['latest']>
+
+function queueGauges(latest: Latest) {
+  if (latest === undefined) return { jobs: [], oldestReady: [], ageSeconds: 0, durationSeconds: 0 }
+  // The database counted when the snapshot was taken; its ages have grown since.
+  const { counts, ageNowSeconds: ageSeconds, durationSeconds } = latest
+  const oldestReady = counts.flatMap(({ topic, oldestSeconds }) =>
+    oldestSeconds === null ? [] : [{ topic, seconds: oldestSeconds + ageSeconds }],
+  )
+  return { jobs: counts, oldestReady, ageSeconds, durationSeconds }
+}

@@ -1,0 +1,90 @@
+import type { Clock } from '../domain/clock.ts'
+import type { Emit } from '../domain/events.ts'
+import type { Held, JobStore } from '../domain/ports.ts'
+
+/** Reports to the database what became of handed-out jobs. */
+export type Deliveries = {
+  /** Reached nobody: ready again, no attempt spent. */
+  giveBack(jobs: readonly Held[]): void
+  /** Automatically acknowledged, and written. */
+  confirm(jobs: readonly Held[]): void
+  /** Automatically acknowledged, and the connection broke on the way: on_lost decides. */
+  doubt(jobs: readonly Held[]): void
+  /** Resolves when nothing is left to report. */
+  settled(): Promise<void>
+}
+
+// Confirmations are worth repeating while the 15 s lease of an automatic acknowledgement runs.
+const retryMs = 500
+const triesMax = 24
+const pendingMax = 100_000
+const batchMax = 500
+
+/**
+ * Coalesces concurrent reports into one statement without delaying a lone one: the statement in flight is the window
+ * in which the next batch gathers. All reports are compare-and-set on the lease, so repeating one is harmless; one
+ * that is given up leaves the job to the end of its lease.
+ */
+export function createDeliveries(options: {
+  readonly store: Pick<JobStore, 'giveBack' | 'confirm' | 'doubt'>
+  readonly clock: Clock
+  readonly emit: Emit
+}): Deliveries {
+  const { store, clock, emit } = options
+  let busy = 0
+  const onIdle: (() => void)[] = []
+
+  function reporter(
+    outcome: 'confirmed' | 'undelivered' | 'in doubt',
+    send: (jobs: Held[]) => Promise<number>,
+  ) {
+    const pending: Held[] = []
+    let running = false
+
+    async function run(): Promise<void> {
+      running = true
+      busy += 1
+      for (let tries = 0; pending.length > 0;) {
+        const batch = pending.slice(0, batchMax)
+        try {
+          const jobs = await send(batch)
+          emit({ type: 'delivery', outcome, jobs })
+          pending.splice(0, batch.length)
+          tries = 0
+        } catch (cause) {
+          tries += 1
+          if (tries >= triesMax) {
+            const dropped = pending.splice(0).length
+            const error = cause instanceof Error ? cause : new Error(String(cause))
+            emit({ type: 'delivery report failed', dropped, error })
+            break
+          }
+          await new Promise<void>((resolve) => clock.after(retryMs, resolve))
+        }
+      }
+      running = false
+      busy -= 1
+      if (busy === 0) for (const resolve of onIdle.splice(0)) resolve()
+    }
+
+    return (jobs: readonly Held[]) => {
+      if (pending.length + jobs.length > pendingMax) {
+        const error = new Error('too many delivery reports wait for the database')
+        emit({ type: 'delivery report failed', dropped: jobs.length, error })
+        return
+      }
+      for (const { id, lease } of jobs) pending.push({ id, lease })
+      if (!running) void run()
+    }
+  }
+
+  return {
+    giveBack: reporter('undelivered', store.giveBack),
+    confirm: reporter('confirmed', store.confirm),
+    doubt: reporter('in doubt', store.doubt),
+    settled() {
+      if (busy === 0) return Promise.resolve()
+      return new Promise((resolve) => onIdle.push(resolve))
+    },
+  }
+}

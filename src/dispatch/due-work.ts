@@ -1,0 +1,133 @@
+import type { Clock, Timer } from '../domain/clock.ts'
+import type { Emit } from '../domain/events.ts'
+import type { JobStore } from '../domain/ports.ts'
+import type { Dispatcher } from './dispatcher.ts'
+
+/**
+ * What happens because time passes: the backstop that bounds the cost of a lost notification, and one timer on the
+ * next due instant (scheduled jobs, lease ends, deadlines), which the backstop's look-ahead sets.
+ */
+export type DueWork = {
+  start(): void
+  /** A job that falls due within 2 s was announced: look ahead now. */
+  lookAhead(): void
+  stop(): Promise<void>
+}
+
+export type DueWorkOptions = {
+  readonly store: Pick<JobStore, 'runDue' | 'backstop'>
+  readonly dispatcher: Pick<Dispatcher, 'kick' | 'topicsWithWaiters' | 'endSubscriptions' | 'parked'>
+  readonly clock: Clock
+  readonly emit: Emit
+  /** Interval while anyone waits; up to a tenth is added, so that gateways do not beat together. */
+  readonly backstopMs: number
+}
+
+// Leases end and jobs expire also while nobody waits; then there is less of a hurry.
+const idleFactor = 5
+const dueBatch = 500
+// Rows that somebody else has locked stay due; asking for them at once again would be a busy loop.
+const fruitlessPauseMs = 25
+
+export function createDueWork({ store, dispatcher, clock, emit, backstopMs }: DueWorkOptions): DueWork {
+  let nextBackstop: Timer | undefined
+  let nextDue: Timer | undefined
+  let looking = false
+  let lookAgain = false
+  let running = false
+  let stopped = true
+  let pauseMs = 0
+  let onQuiet: (() => void) | undefined
+
+  function failed(task: string, cause: unknown): void {
+    emit({ type: 'upkeep failed', task, error: cause instanceof Error ? cause : new Error(String(cause)) })
+  }
+
+  async function look(): Promise<void> {
+    if (stopped) return
+    if (looking) {
+      lookAgain = true
+      return
+    }
+    looking = true
+    lookAgain = false
+    nextBackstop?.cancel()
+    try {
+      const { readyTopics, ended, dueInMs } = await store.backstop(dispatcher.topicsWithWaiters())
+      for (const topic of readyTopics) dispatcher.kick(topic, 'backstop')
+      dispatcher.endSubscriptions(ended)
+      if (dueInMs !== null) scheduleDue(dueInMs)
+    } catch (error) {
+      failed('backstop', error)
+    }
+    looking = false
+    quiet()
+    scheduleLook()
+  }
+
+  function scheduleLook(): void {
+    if (stopped) return
+    if (lookAgain) {
+      void look()
+      return
+    }
+    const interval = dispatcher.parked > 0 ? backstopMs : backstopMs * idleFactor
+    nextBackstop = clock.after(interval * (1 + clock.random() / 10), () => void look())
+  }
+
+  function scheduleDue(inMs: number): void {
+    nextDue?.cancel()
+    nextDue = clock.after(Math.max(Math.ceil(inMs), pauseMs), () => void runDue())
+  }
+
+  async function runDue(): Promise<void> {
+    if (running || stopped) return
+    running = true
+    pauseMs = fruitlessPauseMs
+    try {
+      for (let more = true; more && !isStopped();) {
+        const result = await store.runDue(dueBatch)
+        more = result.more
+        if (more || result.promoted + result.expired + result.leasesChecked > 0) pauseMs = 0
+        emit({
+          type: 'due',
+          promoted: result.promoted,
+          expired: result.expired,
+          leasesLost: result.leasesLost,
+        })
+        for (const topic of result.topics) dispatcher.kick(topic, 'due')
+      }
+    } catch (error) {
+      pauseMs = backstopMs
+      failed('due', error)
+    }
+    running = false
+    quiet()
+    // When the next instant is, only the database knows.
+    void look()
+  }
+
+  // Read through a function: the flag changes while a statement is awaited.
+  function isStopped(): boolean {
+    return stopped
+  }
+
+  function quiet(): void {
+    if (stopped && !looking && !running) onQuiet?.()
+  }
+
+  return {
+    start() {
+      stopped = false
+      void look()
+    },
+    lookAhead: () => void look(),
+    stop() {
+      stopped = true
+      nextBackstop?.cancel()
+      nextDue?.cancel()
+      if (!looking && !running) return Promise.resolve()
+      return new Promise((resolve) => (onQuiet = resolve))
+    },
+  }
+}

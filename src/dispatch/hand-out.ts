@@ -1,0 +1,95 @@
+import type { Claim, Slot } from '../domain/ports.ts'
+import type { ClaimedJob, TopicId } from '../domain/types.ts'
+import type { Waiter } from './waiter.ts'
+
+type Queue = { readonly id: TopicId; readonly waiters: ReadonlySet<Waiter> }
+
+/** Another topic's claim counts on the waiter: this topic is kicked again when that claim has ended. */
+export function passOver(waiter: Waiter, topic: TopicId): void {
+  waiter.passedOver ??= new Set()
+  waiter.passedOver.add(topic)
+}
+
+/**
+ * The waiters that the next claim is for, first in, first out, up to `jobsMax` jobs. One that counts on another
+ * topic's claim remembers that this topic wanted it. The last one may be left out of a claim that is nearly full:
+ * a waiter's share is never split over two claims.
+ */
+export function reserve(topic: Queue, jobsMax: number): Waiter[] {
+  const reserved: Waiter[] = []
+  let jobs = 0
+  for (const waiter of topic.waiters) {
+    if (!waiter.isLive()) continue
+    if (waiter.reservedBy !== undefined) {
+      passOver(waiter, topic.id)
+      continue
+    }
+    if (jobs + waiter.max > jobsMax && jobs > 0) break
+    waiter.reservedBy = topic.id
+    reserved.push(waiter)
+    jobs += waiter.max
+  }
+  return reserved
+}
+
+/** Neighbours of the same subscription share a slot. */
+export function toSlots(waiters: readonly Waiter[]): Slot[] {
+  const slots: { subscription: Slot['subscription']; jobs: number }[] = []
+  for (const { subscription, max } of waiters) {
+    const last = slots.at(-1)
+    if (last?.subscription.id === subscription.id) last.jobs += max
+    else slots.push({ subscription, jobs: max })
+  }
+  return slots
+}
+
+function groupBySlot(waiters: readonly Waiter[]): Waiter[][] {
+  const groups: Waiter[][] = []
+  for (const waiter of waiters) {
+    const last = groups.at(-1)
+    if (last?.[0]?.subscription.id === waiter.subscription.id) last.push(waiter)
+    else groups.push([waiter])
+  }
+  return groups
+}
+
+export type Assignment = {
+  readonly shares: ReadonlyMap<Waiter, ClaimedJob[]>
+  /** Jobs that nobody here can take any more. */
+  readonly leftOver: readonly ClaimedJob[]
+  readonly ended: readonly Waiter[]
+}
+
+/**
+ * Who gets which job. Sockets are asked once more, in the tick in which they will be written to: the job of a waiter
+ * that died meanwhile goes to the next one of the same subscription, for whom its row is as good, else it is left over.
+ */
+export function assign(topic: Queue, reserved: readonly Waiter[], claim: Claim): Assignment {
+  const groups = groupBySlot(reserved)
+  const shares = new Map<Waiter, ClaimedJob[]>()
+  const leftOver: ClaimedJob[] = []
+  const canTake = (waiter: Waiter) =>
+    waiter.parked && waiter.isLive() && (shares.get(waiter)?.length ?? 0) < waiter.max
+
+  for (const { slot, job } of claim.jobs) {
+    const group = groups[slot] ?? []
+    const taker = group.find(canTake) ?? substitute(topic, group[0], canTake)
+    if (taker === undefined) {
+      leftOver.push(job)
+      continue
+    }
+    const share = shares.get(taker)
+    if (share === undefined) shares.set(taker, [job])
+    else share.push(job)
+  }
+  return { shares, leftOver, ended: claim.endedSlots.flatMap((slot) => groups[slot] ?? []) }
+}
+
+function substitute(topic: Queue, like: Waiter | undefined, canTake: (waiter: Waiter) => boolean) {
+  if (like === undefined) return undefined
+  for (const waiter of topic.waiters) {
+    const free = waiter.reservedBy === undefined || waiter.reservedBy === topic.id
+    if (free && waiter.subscription.id === like.subscription.id && canTake(waiter)) return waiter
+  }
+  return undefined
+}

@@ -1,0 +1,96 @@
+import type { Clock, Timer } from '../domain/clock.ts'
+import type { Emit } from '../domain/events.ts'
+import type { QueueStore, Snapshot, TopicCounts } from '../domain/ports.ts'
+import type { SubscriptionDirectory } from './subscription-directory.ts'
+
+/** Work in the background that nobody waits for: queue counts for metrics, upkeep, last uses of subscriptions. */
+export type Upkeep = {
+  start(): void
+  stop(): Promise<void>
+  /** The counts last read, and how old they are now. */
+  latest(): (Snapshot & { readonly ageNowSeconds: number }) | undefined
+}
+
+// Counting may take a 20th of the time: with few jobs every 5 s, with millions less often.
+const snapshotSeconds = 5
+const snapshotShare = 20
+const upkeepMs = 60_000
+
+export function createUpkeep(options: {
+  readonly queue: Pick<QueueStore, 'snapshot' | 'upkeep'>
+  readonly directory: Pick<SubscriptionDirectory, 'flush'>
+  readonly clock: Clock
+  readonly emit: Emit
+}): Upkeep {
+  const { queue, directory, clock, emit } = options
+  const timers = new Map<string, Timer>()
+  const running = new Map<string, Promise<void>>()
+  let stopped = true
+  let snapshot: { readonly data: Snapshot; readonly readAt: number } | undefined
+
+  async function attempt(task: string, work: () => Promise<void>): Promise<void> {
+    try {
+      await work()
+    } catch (cause) {
+      emit({ type: 'upkeep failed', task, error: cause instanceof Error ? cause : new Error(String(cause)) })
+    }
+  }
+
+  function repeat(task: string, delayMs: () => number, work: () => Promise<void>): void {
+    const next = () => {
+      if (stopped) return
+      timers.set(task, clock.after(delayMs() * (1 + clock.random() / 10), run))
+    }
+    const run = () => {
+      running.set(task, attempt(task, work).then(next))
+    }
+    run()
+  }
+
+  const intervalSeconds = () =>
+    Math.max(snapshotSeconds, snapshotShare * (snapshot?.data.durationSeconds ?? 0))
+
+  return {
+    start() {
+      stopped = false
+      repeat(
+        'snapshot',
+        () => intervalSeconds() * 1000,
+        async () => {
+          const data = await queue.snapshot(intervalSeconds() * 0.9)
+          if (data !== undefined) snapshot = { data, readAt: clock.now() }
+        },
+      )
+      repeat(
+        'upkeep',
+        () => upkeepMs,
+        () => queue.upkeep(),
+      )
+      repeat(
+        'last uses',
+        () => upkeepMs,
+        () => directory.flush(),
+      )
+    },
+    async stop() {
+      stopped = true
+      for (const timer of timers.values()) timer.cancel()
+      await Promise.all(running.values())
+      await attempt('last uses', () => directory.flush())
+    },
+    latest() {
+      if (snapshot === undefined) return undefined
+      const { data, readAt } = snapshot
+      return { ...data, ageNowSeconds: data.ageSeconds + (clock.now() - readAt) / 1000 }
+    },
+  }
+}
+
+/** One topic's part of the counts. */
+export function countsOf(snapshot: Snapshot, topic: string): TopicCounts {
+  const own = snapshot.counts.filter((count) => count.topic === topic)
+  return {
+    jobs: Object.fromEntries(own.map(({ state, jobs }) => [state, jobs])),
+    oldestReadySeconds: own.find(({ state }) => state === 'ready')?.oldestSeconds ?? null,
+  }
+}

@@ -1,0 +1,41 @@
+import type { Timer } from '../domain/clock.ts'
+import type { ClaimedJob, Subscription, TopicId } from '../domain/types.ts'
+
+export type Answer =
+  | { readonly kind: 'jobs'; readonly jobs: readonly ClaimedJob[]; readonly wokenAt: number }
+  /** Its time is up, or it wanted one try only. */
+  | { readonly kind: 'empty' }
+  /** The subscription ended. */
+  | { readonly kind: 'ended' }
+  | { readonly kind: 'draining' }
+  | { readonly kind: 'error'; readonly error: unknown }
+
+/** A parked pull: a plain record, so that thousands of them cost little. */
+export type Waiter = {
+  readonly subscription: Subscription
+  /** How many jobs it takes at most. */
+  readonly max: number
+  /** Whether an answer can still reach the client. Asked again right before jobs are handed out. */
+  readonly isLive: () => boolean
+  /** Called at most once, by the dispatcher: it has left the queues by then. */
+  readonly answer: (answer: Answer) => void
+  /** The topic whose claim counts on this waiter; another topic's claim leaves it alone meanwhile. */
+  reservedBy: TopicId | undefined
+  /** Topics that were woken while it was reserved elsewhere. */
+  passedOver: Set<TopicId> | undefined
+  parked: boolean
+  deadline: Timer | undefined
+  /** Topics whose next short claim is the waiter's last; when none is left it is answered empty. */
+  lastTries: Set<TopicId> | undefined
+}
+
+export function createWaiter(request: Pick<Waiter, 'subscription' | 'max' | 'isLive' | 'answer'>): Waiter {
+  return {
+    ...request,
+    reservedBy: undefined,
+    passedOver: undefined,
+    parked: false,
+    deadline: undefined,
+    lastTries: undefined,
+  }
+}

@@ -1,0 +1,84 @@
+import type { Response } from 'express'
+import type { Socket } from 'node:net'
+import type { Clock } from '../domain/clock.ts'
+import type { Emit } from '../domain/events.ts'
+import type { Deliveries } from '../dispatch/deliveries.ts'
+import type { ClaimedJob } from '../domain/types.ts'
+
+/** Whether an answer written now could reach the client. A response behind another on its connection has no socket. */
+export function isReachable(res: Response): boolean {
+  const { socket } = res
+  return !res.destroyed && socket !== null && !socket.destroyed && socket.writable
+}
+
+/** Writes claimed jobs to their executor and finds out whether they got there. */
+export type HandOver = {
+  write(res: Response, payload: string, hold: Hold): void
+  /** A further request has come on the socket: whoever sent it had read the answer before. */
+  requestOn(socket: Socket): void
+  /** Resolves when no automatic acknowledgement waits for its evidence. */
+  settled(): Promise<void>
+}
+
+type Hold = {
+  readonly jobs: readonly ClaimedJob[]
+  readonly ack: 'auto' | 'explicit'
+  readonly wokenAt: number
+}
+
+// `finish` only says that the bytes are with the operating system. A host that closes without having read them
+// answers with RST (RFC 1122 4.2.2.13), on a direct connection within a round trip.
+const evidenceMs = 1000
+
+export function createHandOver(options: {
+  readonly deliveries: Deliveries
+  readonly clock: Clock
+  readonly emit: Emit
+}): HandOver {
+  const { deliveries, clock, emit } = options
+  /** Sockets with a written answer that is not proved to have been read, and how to confirm it. */
+  const unproved = new Map<Socket, () => void>()
+  const onSettled: (() => void)[] = []
+
+  /** Confirms on a second request, a clean end, or a second without a reset; a broken connection leaves doubt. */
+  function awaitEvidence(socket: Socket, jobs: readonly ClaimedJob[]): void {
+    const conclude = (report: (jobs: readonly ClaimedJob[]) => void) => {
+      if (!unproved.delete(socket)) return
+      timer.cancel()
+      socket.off('end', confirm)
+      socket.off('close', closed)
+      report(jobs)
+      if (unproved.size === 0) for (const resolve of onSettled.splice(0)) resolve()
+    }
+    const confirm = () => conclude(deliveries.confirm)
+    const closed = (hadError: boolean) => conclude(hadError ? deliveries.doubt : deliveries.confirm)
+    const timer = clock.after(evidenceMs, confirm)
+    unproved.set(socket, confirm)
+    socket.once('end', confirm)
+    socket.once('close', closed)
+  }
+
+  return {
+    write(res, payload, { jobs, ack, wokenAt }) {
+      const { socket } = res
+      if (socket === null || !isReachable(res)) {
+        // Nothing was written: nobody has it.
+        deliveries.giveBack(jobs)
+        return
+      }
+      const broken = () => (ack === 'auto' ? deliveries.doubt(jobs) : deliveries.giveBack(jobs))
+      res.once('close', broken)
+      res.once('finish', () => {
+        res.off('close', broken)
+        emit({ type: 'response written', wakeSeconds: (clock.now() - wokenAt) / 1000 })
+        if (ack === 'auto') awaitEvidence(socket, jobs)
+      })
+      res.end(payload)
+    },
+    requestOn: (socket) => unproved.get(socket)?.(),
+    settled() {
+      if (unproved.size === 0) return Promise.resolve()
+      return new Promise((resolve) => onSettled.push(resolve))
+    },
+  }
+}

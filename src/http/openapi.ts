@@ -1,0 +1,88 @@
+import { z } from 'zod'
+import { problemSchema } from './problem.ts'
+import type { Route } from './route.ts'
+
+type JsonSchema = Record<string, unknown>
+
+/** The API as OpenAPI 3.1, from the routes themselves. */
+export function openApi(routes: readonly Route[], version: string): JsonSchema {
+  const components: JsonSchema = {}
+
+  /** Named schemas move to components; what is left refers to them. */
+  const schemaOf = (schema: z.ZodType, io: 'input' | 'output'): JsonSchema => {
+    const {
+      $schema: _,
+      $defs,
+      ...rest
+    } = z.toJSONSchema(schema, {
+      io,
+      unrepresentable: 'any',
+    }) as JsonSchema & { $defs?: JsonSchema }
+    Object.assign(components, rewriteRefs($defs ?? {}))
+    return rewriteRefs(rest) as JsonSchema
+  }
+  const content = (schema: z.ZodType, io: 'input' | 'output', type = 'application/json') => ({
+    [type]: { schema: schemaOf(schema, io) },
+  })
+
+  const problem = {
+    description: 'A problem: see docs/errors.md',
+    content: content(problemSchema, 'output', 'application/problem+json'),
+  }
+  const paths: Record<string, JsonSchema> = {}
+  for (const route of routes) {
+    const responses: JsonSchema = { default: problem }
+    for (const [status, { description, schema }] of Object.entries(route.responses)) {
+      responses[status] = {
+        description,
+        ...(schema === undefined ? {} : { content: content(schema, 'output') }),
+      }
+    }
+    paths[route.path] = {
+      ...paths[route.path],
+      [route.method]: {
+        summary: route.summary,
+        parameters: [...pathParameters(route.path), ...queryParameters(schemaOf(route.query, 'output'))],
+        ...(route.body === undefined
+          ? {}
+          : { requestBody: { required: !route.bodyOptional, content: content(route.body, 'input') } }),
+        responses,
+      },
+    }
+  }
+  return {
+    openapi: '3.1.0',
+    info: { title: 'pullgate', version },
+    paths,
+    components: { schemas: components },
+  }
+}
+
+function rewriteRefs(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(rewriteRefs)
+  if (typeof value !== 'object' || value === null) return value
+  return Object.fromEntries(
+    Object.entries(value)
+      .filter(([key]) => key !== '$id' && key !== 'id')
+      .map(([key, inner]) => [
+        key,
+        key === '$ref' && typeof inner === 'string'
+          ? inner.replace('#/$defs/', '#/components/schemas/')
+          : rewriteRefs(inner),
+      ]),
+  )
+}
+
+function pathParameters(path: string): JsonSchema[] {
+  return [...path.matchAll(/\{(\w+)\}/g)].map(([, name]) => ({
+    name,
+    in: 'path',
+    required: true,
+    schema: { type: 'string' },
+  }))
+}
+
+function queryParameters(schema: JsonSchema): JsonSchema[] {
+  const properties = (schema.properties ?? {}) as Record<string, JsonSchema>
+  return Object.entries(properties).map(([name, property]) => ({ name, in: 'query', schema: property }))
+}

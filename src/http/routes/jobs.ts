@@ -1,0 +1,148 @@
+import type { JobDetail } from '../../domain/ports.ts'
+import type { SettleVerb } from '../../domain/types.ts'
+import { cutJson } from '../json-text.ts'
+import { jobId, noJob, refuseUnlessOk } from '../lookup.ts'
+import { defineRoute } from '../route.ts'
+import type { Route } from '../route.ts'
+import {
+  cancelBody,
+  completeBody,
+  failAnswer,
+  failBody,
+  heartbeatAnswer,
+  heartbeatBody,
+  jobDetail,
+  noQuery,
+  releaseBody,
+  stateAnswer,
+} from '../schemas.ts'
+import type { Services } from '../services.ts'
+
+/** result and progress go out as the texts that came in. */
+function jobText({ progress, result, cancelReason, ...job }: JobDetail): string {
+  const rest = JSON.stringify({ ...job, cancel: cancelReason === null ? null : { reason: cancelReason } })
+  return `${rest.slice(0, -1)},"progress":${progress ?? 'null'},"result":${result ?? 'null'}}`
+}
+
+export function jobRoutes({ settles, queue, emit }: Services): Route[] {
+  const settle = async <T extends { readonly status: 'ok' | 'lost' | 'unknown' }>(
+    verb: SettleVerb,
+    id: string,
+    settling: Promise<T>,
+  ): Promise<T> => {
+    const result = await settling
+    emit({ type: 'settle', verb, status: result.status })
+    refuseUnlessOk(result.status, id)
+    return result
+  }
+
+  return [
+    defineRoute({
+      method: 'get',
+      path: '/jobs/{id}',
+      summary: 'A job without its spec: state, attempts, and why it is pending',
+      query: noQuery,
+      responses: { 200: { description: 'The job', schema: jobDetail } },
+      async handle({ params }) {
+        const id = jobId(params.id)
+        const job = await queue.readJob(id)
+        if (job === undefined) throw noJob(id)
+        return { status: 200, text: jobText(job) }
+      },
+    }),
+    defineRoute({
+      method: 'post',
+      path: '/jobs/{id}/heartbeat',
+      summary: 'Renew the lease, and hear of a cancel; every third of a lease',
+      query: noQuery,
+      body: heartbeatBody,
+      responses: { 200: { description: 'The lease now', schema: heartbeatAnswer } },
+      async handle({ params, body, bodyText }) {
+        const id = jobId(params.id)
+        const progress = cutJson(bodyText).get('progress') ?? null
+        const answer = await settles.heartbeat(id, body.lease, body.leaseSeconds ?? null, progress)
+        emit({ type: 'heartbeat', status: answer.status })
+        refuseUnlessOk(answer.status, id)
+        const { leaseEndsAt, cancelReason } = answer
+        return {
+          status: 200,
+          body: {
+            leaseExpiresAt: leaseEndsAt,
+            cancel: cancelReason === null ? null : { reason: cancelReason },
+          },
+        }
+      },
+    }),
+    defineRoute({
+      method: 'post',
+      path: '/jobs/{id}/complete',
+      summary: 'The job succeeded; the same lease again gives the same answer',
+      query: noQuery,
+      body: completeBody,
+      responses: { 200: { description: 'The state now', schema: stateAnswer } },
+      async handle({ params, body, bodyText }) {
+        const id = jobId(params.id)
+        const result = cutJson(bodyText).get('result') ?? null
+        const { state } = await settle('complete', id, settles.complete(id, body.lease ?? null, result))
+        return { status: 200, body: { state } }
+      },
+    }),
+    defineRoute({
+      method: 'post',
+      path: '/jobs/{id}/fail',
+      summary: 'The attempt failed; tried again later unless retry is false or no attempt is left',
+      query: noQuery,
+      body: failBody,
+      responses: { 200: { description: 'The state now', schema: failAnswer } },
+      async handle({ params, body }) {
+        const id = jobId(params.id)
+        const { lease = null, error, retry, retryAfterSeconds = null } = body
+        const { state, dueAt } = await settle(
+          'fail',
+          id,
+          settles.fail(id, lease, error, retry, retryAfterSeconds),
+        )
+        return { status: 200, body: { state, ...(dueAt === null ? {} : { dueAt }) } }
+      },
+    }),
+    defineRoute({
+      method: 'post',
+      path: '/jobs/{id}/release',
+      summary: 'Give the job back; costs no attempt',
+      query: noQuery,
+      body: releaseBody,
+      responses: { 200: { description: 'The state now', schema: failAnswer } },
+      async handle({ params, body }) {
+        const id = jobId(params.id)
+        const { state, dueAt } = await settle(
+          'release',
+          id,
+          settles.release(id, body.lease, body.delaySeconds ?? null),
+        )
+        return { status: 200, body: { state, ...(dueAt === null ? {} : { dueAt }) } }
+      },
+    }),
+    defineRoute({
+      method: 'post',
+      path: '/jobs/{id}/cancel',
+      summary: 'Cancel: at once if it has not started, else its executor hears of it by heartbeat',
+      query: noQuery,
+      body: cancelBody,
+      bodyOptional: true,
+      responses: { 200: { description: 'The state now', schema: stateAnswer } },
+      async handle({ params, body }) {
+        return { status: 200, body: { state: await settles.cancel(jobId(params.id), body.reason ?? null) } }
+      },
+    }),
+    defineRoute({
+      method: 'post',
+      path: '/jobs/{id}/retry',
+      summary: 'Re-drive a failed, orphaned, cancelled or expired job',
+      query: noQuery,
+      responses: { 200: { description: 'The state now', schema: stateAnswer } },
+      async handle({ params }) {
+        return { status: 200, body: { state: await settles.retry(jobId(params.id)) } }
+      },
+    }),
+  ]
+}

@@ -1,0 +1,25 @@
+import type { Clock } from '../domain/clock.ts'
+import type { Emit } from '../domain/events.ts'
+import type { QueueStore, SettleStore, SubscriptionStore, TopicCounts } from '../domain/ports.ts'
+import type { Dispatcher } from '../dispatch/dispatcher.ts'
+import type { SubscriptionDirectory } from '../dispatch/subscription-directory.ts'
+import type { HandOver } from './hand-over.ts'
+import type { WaitLimits } from './wait.ts'
+
+/** What the routes work with; src/app.ts joins it. */
+export type Services = {
+  readonly settles: SettleStore
+  readonly subscriptions: SubscriptionStore
+  readonly queue: QueueStore
+  /** The last count of all topics, as the metrics show it. */
+  readonly queueCounts: () =>
+    { readonly takenAt: Date; readonly counts: (topic: string) => TopicCounts } | undefined
+  readonly directory: SubscriptionDirectory
+  readonly dispatcher: Dispatcher
+  readonly handOver: HandOver
+  readonly clock: Clock
+  readonly emit: Emit
+  readonly wait: WaitLimits
+  readonly parkedMax: number
+  readonly isDraining: () => boolean
+}
