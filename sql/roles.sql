@@ -1,6 +1,6 @@
 -- Roles, a step of their own: roles belong to the whole cluster and need CREATEROLE; migrations do not.
 -- Can be run again, and has to be after a migration that adds functions. The objects go to pullgate_owner, as whom
--- the security definer functions then run.
+-- the security definer functions then run. Who runs this becomes a member of pullgate_owner, unless a superuser.
 --
 --   pullgate_owner      owns the schema, no login
 --   pullgate_publisher  publish only
@@ -25,6 +25,10 @@ do $$
 declare
   v_object text;
 begin
+  -- Ownership goes only to a role that one is a member of, and a migrator that is no superuser has to stay one.
+  if not (select r.rolsuper from pg_roles r where r.rolname = current_user) then
+    grant pullgate_owner to current_user;
+  end if;
   alter schema pullgate owner to pullgate_owner;
   for v_object in
     select format('alter table pullgate.%I owner to pullgate_owner', c.relname)

@@ -217,7 +217,8 @@ async function requireSchema(withClient: ReturnType<typeof openDatabase>['withCl
 type Latest = ReturnType<ReturnType<typeof createUpkeep>['latest']>
 
 function queueGauges(latest: Latest) {
-  if (latest === undefined) return { jobs: [], oldestReady: [], ageSeconds: 0, durationSeconds: 0 }
+  // Nothing was counted yet, which is not the same as nothing there just now.
+  if (latest === undefined) return { jobs: [], oldestReady: [], ageSeconds: NaN, durationSeconds: NaN }
   // The database counted when the snapshot was taken; its ages have grown since.
   const { counts, ageNowSeconds: ageSeconds, durationSeconds } = latest
   const oldestReady = counts.flatMap(({ topic, oldestSeconds }) =>

@@ -33,9 +33,9 @@ export async function serve(config: Config): Promise<number> {
   const home = await openHome({ url: config.DATABASE_URL, dataDir: config.PULLGATE_DATA_DIR, keep: true })
   try {
     const gateway = await startGateway(config, home.url)
-    const reason = await Promise.race([signal, home.lost.then(() => 'the embedded Postgres ended')])
-    const clean = await gateway.stop(reason)
-    return clean && reason === (await Promise.race([signal, Promise.resolve(undefined)])) ? 0 : 1
+    const received = await Promise.race([signal, home.lost.then(() => undefined)])
+    const clean = await gateway.stop(received ?? 'the embedded Postgres ended')
+    return clean && received !== undefined ? 0 : 1
   } finally {
     await home.close()
   }

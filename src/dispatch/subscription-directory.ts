@@ -27,6 +27,7 @@ export function createSubscriptionDirectory(
         const [oldest] = known.keys()
         if (known.size >= entriesMax && oldest !== undefined) known.delete(oldest)
         known.set(id, subscription)
+        used.add(id)
       }
       return subscription
     } finally {
@@ -36,9 +37,11 @@ export function createSubscriptionDirectory(
 
   return {
     find(id) {
-      used.add(id)
       const subscription = known.get(id)
-      if (subscription !== undefined) return Promise.resolve(subscription)
+      if (subscription !== undefined) {
+        used.add(id)
+        return Promise.resolve(subscription)
+      }
       const lookup = lookups.get(id) ?? look(id)
       lookups.set(id, lookup)
       return lookup
@@ -47,7 +50,7 @@ export function createSubscriptionDirectory(
       for (const id of ids) known.delete(id)
     },
     async flush() {
-      const ids = [...used].filter((id) => known.has(id))
+      const ids = [...used]
       used = new Set()
       if (ids.length > 0) await store.touch(ids)
     },

@@ -32,7 +32,7 @@ const topicLabelsMax = 100
 
 // Up to the wait of a pull; 0.25 s is the objective of a wake.
 const wakeBuckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5]
-const delayBuckets = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300]
+const delayBuckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300]
 const waitBuckets = [0.01, 0.1, 0.5, 1, 5, 10, 20, 25, 30, 55, 60]
 
 export function createMetrics(sources: MetricSources): Metrics {
@@ -120,8 +120,18 @@ export function createMetrics(sources: MetricSources): Metrics {
   )
 
   // A series that appears with its first event hides that event from rate().
-  for (const cause of wakeCauses) wakes.inc({ cause }, 0)
+  for (const cause of wakeCauses) {
+    wakes.inc({ cause }, 0)
+    for (const result of ['jobs', 'empty']) claims.inc({ cause, result }, 0)
+  }
   for (const outcome of pullOutcomes) pulls.inc({ outcome }, 0)
+  for (const status of ['ok', 'lost', 'unknown']) {
+    heartbeats.inc({ status }, 0)
+    for (const verb of ['complete', 'fail', 'release']) settles.inc({ verb, status }, 0)
+  }
+  for (const state of ['ready', 'orphaned', 'failed', 'cancelled']) leasesLost.inc({ state }, 0)
+  for (const result of ['woke', 'idle', 'invalid']) notifications.inc({ result }, 0)
+  for (const task of ['backstop', 'due', 'snapshot', 'upkeep', 'last uses']) upkeepErrors.inc({ task }, 0)
   for (const outcome of ['confirmed', 'undelivered', 'in_doubt']) deliveries.inc({ outcome }, 0)
 
   gauge('pulls_parked', 'Pulls parked on this gateway', sources.parked)
@@ -221,7 +231,7 @@ export function createMetrics(sources: MetricSources): Metrics {
       case 'listener heartbeat':
         return roundTrip.observe(event.seconds)
       case 'database error':
-        return databaseErrors.inc({ class: event.sqlState.slice(0, 2) })
+        return databaseErrors.inc({ class: event.sqlState === 'other' ? 'other' : event.sqlState.slice(0, 2) })
       case 'upkeep failed':
         return upkeepErrors.inc({ task: event.task })
       case 'request':

@@ -1,6 +1,6 @@
-import type pg from 'pg'
+import pg from 'pg'
 import { beforeAll, describe, expect, inject, test } from 'vitest'
-import { migrate, readRolesFile } from '../../src/db/migrations.ts'
+import { migrate, readRolesFile, readSqlFiles } from '../../src/db/migrations.ts'
 import { useDatabase } from '../support/database.ts'
 import { runOnce, withDatabase } from '../support/postgres.ts'
 import * as jobs from './jobs.ts'
@@ -253,5 +253,35 @@ describe('the roles file', () => {
       await runOnce(serverUrl, `create database ${name} template ${inject('template')}`)
     await Promise.all(names.map((name) => runOnce(withDatabase(serverUrl, name), readRolesFile())))
     for (const name of names) await runOnce(serverUrl, `drop database ${name} with (force)`)
+  })
+  test('can be run by an owner of the database who is no superuser, who can still migrate then', async () => {
+    const serverUrl = inject('serverUrl')
+    const name = `${new URL(database.url).pathname.slice(1)}_admin`
+    await runOnce(serverUrl, `create role ${name} login createrole password 'test'`)
+    // What a role has that created another.
+    const created = (await value<boolean>(
+      owner,
+      `select current_setting('server_version_num')::int >= 160000`,
+    ))
+      ? 'with admin true, set false, inherit false'
+      : 'with admin option'
+    await runOnce(serverUrl, `grant pullgate_owner to ${name} ${created}`)
+    await runOnce(serverUrl, `create database ${name} owner ${name}`)
+    const url = new URL(withDatabase(serverUrl, name))
+    url.username = name
+    url.password = 'test'
+    const admin = new pg.Client({ connectionString: url.href })
+    await admin.connect()
+    await migrate(admin)
+    await admin.query(readRolesFile())
+    await admin.query(readRolesFile())
+    const files = readSqlFiles()
+    const changed = { ...files, functions: files.functions.map((file) => ({ ...file, checksum: 'changed' })) }
+    expect((await migrate(admin, changed)).applied.length).toBe(files.functions.length)
+    await admin.end()
+    const publishing = `set role pullgate_publisher; select pullgate.publish('a', '1')`
+    await runOnce(withDatabase(serverUrl, name), publishing)
+    await runOnce(serverUrl, `drop database ${name} with (force)`)
+    await runOnce(serverUrl, `drop role ${name}`)
   })
 })

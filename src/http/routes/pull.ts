@@ -113,6 +113,11 @@ export function pullRoute(services: Services): Route {
 
   function park(pull: Pull, subscription: Subscription, waitSeconds: number): void {
     const { res, max } = pull
+    if (res.destroyed || res.req.socket.destroyed) {
+      // Its 'close' has been: nothing would take the waiter out again.
+      end(pull, 'aborted')
+      return
+    }
     const waiter = createWaiter({
       subscription,
       max,

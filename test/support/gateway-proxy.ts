@@ -1,0 +1,75 @@
+import { once } from 'node:events'
+import { connect, createServer } from 'node:net'
+import type { AddressInfo, Socket } from 'node:net'
+import { onTestFinished } from 'vitest'
+
+/** A TCP proxy in front of a server that can turn into a black hole: connections stay open and carry nothing. */
+export type BlackHoleProxy = {
+  /** `url` with the proxy's address in place of the server's. */
+  readonly url: string
+  /** From now on, and until `restore`, nothing passes; also not on connections opened meanwhile. */
+  swallow(): void
+  /** New connections pass again; those that were swallowed stay dead. */
+  restore(): void
+  /** Connections opened so far. */
+  readonly accepted: number
+  /** Connections open now. */
+  readonly open: number
+}
+
+export async function blackHoleProxy(url: string): Promise<BlackHoleProxy> {
+  const target = new URL(url)
+  const sockets = new Set<Socket>()
+  const clients = new Set<Socket>()
+  let swallowing = false
+  let accepted = 0
+  const track = (socket: Socket) => {
+    sockets.add(socket)
+    socket.on('error', () => undefined).once('close', () => sockets.delete(socket))
+  }
+  const server = createServer((client) => {
+    accepted += 1
+    track(client)
+    clients.add(client)
+    client.once('close', () => clients.delete(client))
+    if (swallowing) {
+      // Read, so that the client's own end is seen, but never answered.
+      client.resume()
+      return
+    }
+    const upstream = connect({ host: target.hostname, port: Number(target.port) })
+    track(upstream)
+    const dead = () => swallowing || swallowed.has(client)
+    client.on('data', (chunk) => void (dead() || upstream.write(chunk)))
+    upstream.on('data', (chunk) => void (dead() || client.write(chunk)))
+    client.once('close', () => upstream.destroy())
+    upstream.once('close', () => void (dead() || client.destroy()))
+  })
+  const swallowed = new WeakSet<Socket>()
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  onTestFinished(() => {
+    server.close()
+    for (const socket of sockets) socket.destroy()
+  })
+  const own = new URL(url)
+  own.hostname = '127.0.0.1'
+  own.port = String((server.address() as AddressInfo).port)
+  return {
+    url: own.href,
+    swallow() {
+      swallowing = true
+      for (const client of clients) swallowed.add(client)
+    },
+    restore() {
+      for (const client of clients) swallowed.add(client)
+      swallowing = false
+    },
+    get accepted() {
+      return accepted
+    },
+    get open() {
+      return clients.size
+    },
+  }
+}
