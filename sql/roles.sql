@@ -30,17 +30,21 @@ begin
     grant pullgate_owner to current_user;
   end if;
   alter schema pullgate owner to pullgate_owner;
+  -- Only what is not its own yet: the change takes a table's strongest lock.
   for v_object in
     select format('alter table pullgate.%I owner to pullgate_owner', c.relname)
       from pg_class c where c.relnamespace = 'pullgate'::regnamespace and c.relkind in ('r', 'p', 'v')
+        and c.relowner <> 'pullgate_owner'::regrole
     union all
     select format('alter sequence %s owner to pullgate_owner', c.oid::regclass)
       from pg_class c where c.relnamespace = 'pullgate'::regnamespace and c.relkind = 'S'
+        and c.relowner <> 'pullgate_owner'::regrole
         -- An identity column's sequence follows its table.
         and not exists (select from pg_depend d where d.objid = c.oid and d.deptype = 'i')
     union all
     select format('alter function %s owner to pullgate_owner', p.oid::regprocedure)
-      from pg_proc p where p.pronamespace = 'pullgate'::regnamespace
+      from pg_proc p
+      where p.pronamespace = 'pullgate'::regnamespace and p.proowner <> 'pullgate_owner'::regrole
   loop
     execute v_object;
   end loop;

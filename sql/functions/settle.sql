@@ -78,9 +78,10 @@ begin
   if v_state in ('cancelled', 'failed') then
     perform pullgate.finish(p_job, v_state);
   else
-    -- The lease stays: a late settle or heartbeat still counts until the job is claimed again.
+    -- The lease stays: a late settle or heartbeat still counts until the job is claimed again. The deadline is for
+    -- the start, which it has met.
     update pullgate.job j set
-        state = v_state, lease_check_at = null, last_error = p_job.last_error, log = p_job.log
+        state = v_state, lease_check_at = null, last_error = p_job.last_error, log = p_job.log, expires_at = null
       where j.id = p_job.id;
   end if;
   return v_state;
@@ -269,7 +270,9 @@ set search_path = pg_catalog, pg_temp
 as $$
   update pullgate.job j set
       state = p_state, due_at = coalesce(p_due_at, j.due_at), attempts = p_job.attempts, settled = p_job.settled,
-      lease_check_at = null, last_error = p_job.last_error, log = p_job.log
+      lease_check_at = null, last_error = p_job.last_error, log = p_job.log,
+      -- A failed attempt has started in time; a released one is as if it had not.
+      expires_at = case when p_job.settled = 'release' then j.expires_at end
     where j.id = p_job.id
 $$;
 

@@ -91,6 +91,8 @@ export async function migrate(client: Client, files: SqlFiles = readSqlFiles()):
   try {
     // One database's migrators wait for each other; another database's do not share the lock.
     await client.query(`select pg_advisory_xact_lock(hashtext('pullgate.migrate'))`)
+    // Whoever publishes queues behind a migrator that waits for an open transaction: better it gives up (55P03).
+    await client.query(`set local lock_timeout = '3s'`)
     const result = await migrateLocked(client, files)
     await client.query('commit')
     return result

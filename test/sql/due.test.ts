@@ -5,9 +5,11 @@ import {
   byLease,
   claim,
   endLease,
+  fail,
   heartbeat,
   publish,
   readJob,
+  release,
   row,
   rows,
   runDue,
@@ -109,6 +111,24 @@ describe('run_due', () => {
     expect(await stateOf(session, scheduled)).toBe('expired')
     expect(await readJob(session, ready)).toMatchObject({ state: 'expired', live: false, attempts: 0 })
     expect(await stateOf(session, running.id)).toBe('running')
+  })
+  test('does not expire what was started in time and comes back later: its executor may still be at work', async () => {
+    const started = async () => {
+      const job = await runningJob(session, 'started', { expires_at: '2199-01-01' })
+      await rows(session, `update pullgate.job set expires_at = clock_timestamp() where id = $1`, [job.id])
+      return job
+    }
+    const lost = await started()
+    await endLease(session, lost.id)
+    expect(await runDue(session)).toMatchObject({ leases_lost: { ready: 1 }, expired: 0 })
+    expect(await heartbeat(session, lost)).toMatchObject({ status: 'ok' })
+    await fail(session, await started(), { after: 60 })
+    expect(await runDue(session)).toMatchObject({ expired: 0 })
+    const released = await started()
+    await release(session, released)
+    const returned = await started()
+    await byLease(session, 'give_back', [returned])
+    expect(await runDue(session)).toMatchObject({ expired: 2 })
   })
   test('ends leases at most the limit at once, and says what became of them', async () => {
     for (const on_lost of ['requeue', 'orphan', 'fail', 'fail']) {

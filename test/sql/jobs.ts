@@ -109,7 +109,7 @@ export type Held = { id: string; lease: string }
 
 export async function claimOne(runner: Runner, topic: string, subscription: string): Promise<Claimed & Held> {
   const [job] = await claim(runner, topic, subscription)
-  if (job?.id == null) throw new Error('nothing to claim')
+  if (job === undefined || job.id === null) throw new Error('nothing to claim')
   return { ...job, id: job.id }
 }
 

@@ -126,6 +126,24 @@ describe('migrate', () => {
     const { rows } = await client.query(`select from pg_namespace where nspname = 'pullgate'`)
     expect(rows).toEqual([])
   })
+  test('gives up on a lock that an open transaction keeps from it, so that publishers do not queue behind', async () => {
+    const url = await freshDatabase()
+    const [client, open, other] = [await connect(url), await connect(url), await connect(url)]
+    await migrate(client)
+    await open.query(`begin; select pullgate.publish('a', '1')`)
+    const before = await contents(client)
+    const changed = { ...files, functions: files.functions.map((file) => ({ ...file, checksum: 'changed' })) }
+    await other.query(`set statement_timeout = '10s'`)
+    const [migrated, published] = await Promise.allSettled([
+      migrate(client, changed),
+      other.query(`select pullgate.publish('a', '1')`),
+    ])
+    expect(migrated).toMatchObject({ status: 'rejected', reason: { code: '55P03' } })
+    expect(published.status).toBe('fulfilled')
+    expect(await contents(client)).toEqual(before)
+    await open.query('commit')
+    expect((await migrate(client, changed)).applied.length).toBe(files.functions.length)
+  })
   test('leaves no function to the public, also a new one', async () => {
     const client = await fresh()
     await migrate(client)

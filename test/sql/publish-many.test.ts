@@ -148,7 +148,7 @@ describe('the inbox', () => {
     await new Promise<void>((resolve, reject) => {
       one.query(
         new CopyFrom('copy pullgate.inbox (topic, job_spec) from stdin', data, (error) =>
-          error == null ? resolve() : reject(error),
+          error ? reject(error) : resolve(),
         ),
       )
     })

@@ -8,7 +8,6 @@ import {
   endLease,
   fail,
   heartbeat,
-  publish,
   readJob,
   release,
   rows,
@@ -110,14 +109,14 @@ describe('a stale lease changes nothing', () => {
     await again(name)
     await expectLost(job)
   })
-  test('once it was settled, by another verb', async () => {
-    const completed = await runningJob(session, topic())
+  test.each(['explicit', 'auto'] as const)('once it was settled, by another verb (%s)', async (ack) => {
+    const completed = await runningJob(session, topic(), { ack })
     await complete(session, completed)
     await expectLost(completed, ['fail', 'release', 'heartbeat'])
-    const failed = await runningJob(session, topic())
+    const failed = await runningJob(session, topic(), { ack })
     await fail(session, failed, { after: 60 })
     await expectLost(failed, ['complete', 'release', 'heartbeat'])
-    const released = await runningJob(session, topic())
+    const released = await runningJob(session, topic(), { ack })
     await release(session, released)
     await expectLost(released, ['complete', 'fail', 'heartbeat'])
   })
@@ -216,12 +215,5 @@ describe('an executor without lease, acknowledged automatically', () => {
   test('has no say about a job whose executor holds a lease', async () => {
     const job = await runningJob(session, topic())
     expect(await complete(session, { id: job.id, lease: null })).toMatchObject({ status: 'lost' })
-  })
-})
-
-test('a job published while the first look misses it is not taken for unknown', async () => {
-  const id = await publish(session, topic())
-  expect(await complete(session, { id, lease: '00000000-0000-4000-8000-000000000000' })).toMatchObject({
-    status: 'lost',
   })
 })

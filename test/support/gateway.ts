@@ -1,8 +1,9 @@
-import { afterAll, beforeAll, onTestFinished } from 'vitest'
+import { afterAll, beforeAll, expect, onTestFinished } from 'vitest'
 import { startGateway } from '../../src/app.ts'
 import type { Gateway } from '../../src/app.ts'
 import { readConfig } from '../../src/config.ts'
-import { apiOf } from './http.ts'
+import type { TestDatabase } from './database.ts'
+import { apiOf, until } from './http.ts'
 import type { Api } from './http.ts'
 
 export type TestGateway = Api & { readonly stop: Gateway['stop'] }
@@ -41,5 +42,26 @@ export function useGateway(database: { readonly url: string }, settings: Setting
       if (holder.gateway === undefined) throw new Error('the gateway is there from beforeAll on')
       return holder.gateway[name as keyof TestGateway]
     },
+  })
+}
+
+/**
+ * Makes claims and publishes wait, and lets reads pass. A claim has looked at its subscriptions by then, and waits only
+ * if the topic ever had a job. Returns the release.
+ */
+export async function holdClaims(database: TestDatabase): Promise<() => Promise<void>> {
+  const session = await database.session()
+  await session.query('begin; lock table pullgate.job in exclusive mode')
+  const release = async () => void (await session.query('rollback'))
+  onTestFinished(release)
+  return release
+}
+
+/** Resolves once so many claims wait for the release. */
+export async function claimsHeld(database: TestDatabase, count: number): Promise<void> {
+  await until(async () => {
+    const waiting = `select count(*)::integer from pg_stat_activity
+      where wait_event_type = 'Lock' and query like '%pullgate.claim(%' and datname = current_database()`
+    expect(await database.value(waiting)).toBe(count)
   })
 }

@@ -1,7 +1,8 @@
 import { once } from 'node:events'
 import { connect } from 'node:net'
 import type { Socket } from 'node:net'
-import { onTestFinished } from 'vitest'
+import { expect, onTestFinished } from 'vitest'
+import { until as waitUntil } from './http.ts'
 
 /** One connection, byte by byte: for what happens when a client stops reading, resets or pipelines. */
 export type RawConnection = {
@@ -13,12 +14,14 @@ export type RawConnection = {
   pull(subscription: string, query?: string): void
   /** Resolves with the match once what was read has one; rejects when the connection ends first. */
   until(pattern: RegExp): Promise<RegExpExecArray>
-  /** Answers whatever is still unread with RST. */
+  /** Resolves once the first bytes of an answer are here. */
+  answered(): Promise<void>
   reset(): void
   readonly closed: Promise<void>
 }
 
-export async function openRaw(url: string): Promise<RawConnection> {
+/** With `reading: false` the client takes no more than Node's own buffer, as one that hangs. */
+export async function openRaw(url: string, { reading = true } = {}): Promise<RawConnection> {
   const { hostname, port } = new URL(url)
   const socket = connect({ host: hostname, port: Number(port), noDelay: true })
   await once(socket, 'connect')
@@ -35,10 +38,12 @@ export async function openRaw(url: string): Promise<RawConnection> {
     })
   })
   socket.on('error', () => undefined)
-  socket.setEncoding('utf8').on('data', (text: string) => {
-    received += text
-    wake()
-  })
+  if (reading) {
+    socket.setEncoding('utf8').on('data', (text: string) => {
+      received += text
+      wake()
+    })
+  }
 
   function until(pattern: RegExp): Promise<RegExpExecArray> {
     return new Promise((resolve, reject) => {
@@ -63,6 +68,7 @@ export async function openRaw(url: string): Promise<RawConnection> {
     pull: (subscription, query = '') =>
       void socket.write(`PATCH /subscriptions/${subscription}${query} HTTP/1.1\r\nHost: gateway\r\n\r\n`),
     until,
+    answered: () => waitUntil(() => Promise.resolve(expect(socket.bytesRead).toBeGreaterThan(0))),
     reset: () => void socket.resetAndDestroy(),
     closed,
   }

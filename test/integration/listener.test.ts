@@ -1,0 +1,193 @@
+import { onTestFinished, expect, test } from 'vitest'
+import { createListener } from '../../src/db/listener.ts'
+import type { Listener, ListenerOptions } from '../../src/db/listener.ts'
+import { systemClock } from '../../src/domain/clock.ts'
+import type { GatewayEvent } from '../../src/domain/events.ts'
+import { publish } from '../sql/jobs.ts'
+import { useDatabase } from '../support/database.ts'
+import { gatewayFor, noBackstop } from '../support/gateway.ts'
+import { blackHoleProxy } from '../support/gateway-proxy.ts'
+import { jobOf, until } from '../support/http.ts'
+
+const database = useDatabase()
+
+type Watched = {
+  readonly listener: Listener
+  readonly heard: string[]
+  readonly events: GatewayEvent['type'][]
+  readonly reasons: string[]
+  resyncs: number
+}
+
+function listenerOn(url: string, options: Partial<ListenerOptions> = {}): Watched {
+  const watched: Watched = {
+    heard: [],
+    events: [],
+    reasons: [],
+    resyncs: 0,
+    listener: createListener({
+      url,
+      applicationName: 'listener-test',
+      channel: 'pullgate_wake',
+      // Back-off without its randomness.
+      clock: { ...systemClock, random: () => 0.1 },
+      emit(event) {
+        watched.events.push(event.type)
+        if (event.type === 'listener lost') watched.reasons.push(event.reason)
+      },
+      onNotification: (payload) => watched.heard.push(payload),
+      onListening: () => (watched.resyncs += 1),
+      ...options,
+    }),
+  }
+  onTestFinished(() => watched.listener.close())
+  return watched
+}
+
+const sessions = `select count(*)::integer from pg_stat_activity
+  where application_name = 'listener-test' and datname = current_database()`
+
+test('after its session was terminated the gateway listens again, and delivers what was published meanwhile', async () => {
+  const gateway = await gatewayFor(database, noBackstop)
+  const subscription = await gateway.subscribe('terminated')
+  const answer = gateway.pull(subscription, { wait: 50 })
+  await gateway.parked(1, subscription)
+  expect(await gateway.metric('pullgate_listener_connected')).toBe(1)
+  const session = await database.session()
+  // Nobody listens when the job commits: the terminated session ends before its commit does.
+  await session.query('begin')
+  const id = await publish(session, 'terminated')
+  const pids = await database.query<{ pid: number }>(
+    `select pid from pg_stat_activity where query like 'LISTEN%' and datname = current_database()`,
+  )
+  expect(pids).toHaveLength(1)
+  await database.query('select pg_terminate_backend($1, 5000)', [pids[0]?.pid])
+  await session.query('commit')
+  expect(jobOf(await answer).id).toBe(id)
+  await until(async () => expect(await gateway.metric('pullgate_listener_connected')).toBe(1))
+  expect(await gateway.metric('pullgate_listener_losses_total')).toBe(1)
+  expect(await gateway.metric('pullgate_wakes_total', { cause: 'resync' })).toBeGreaterThan(0)
+  expect(await gateway.metric('pullgate_wakes_total', { cause: 'backstop' })).toBe(0)
+})
+
+test('while the listener is away the metric says so, and the backstop delivers', async () => {
+  const proxy = await blackHoleProxy(database.url)
+  const gateway = await gatewayFor(database, {
+    PULLGATE_LISTEN_DATABASE_URL: proxy.url,
+    PULLGATE_BACKSTOP_MS: 100,
+  })
+  const subscription = await gateway.subscribe('away')
+  const answer = gateway.pull(subscription, { wait: 50 })
+  await gateway.parked(1, subscription)
+  proxy.swallow()
+  await database.query(`select pg_terminate_backend(pid, 5000) from pg_stat_activity
+    where query like 'LISTEN%' and datname = current_database()`)
+  const id = await publish(database, 'away')
+  expect(jobOf(await answer).id).toBe(id)
+  expect(await gateway.metric('pullgate_claimed_jobs_total', { cause: 'backstop' })).toBe(1)
+})
+
+test('a half-open connection is found by the heartbeat, cut, and replaced', async () => {
+  const proxy = await blackHoleProxy(database.url)
+  const watched = listenerOn(proxy.url, { heartbeatMs: 40, connectTimeoutMs: 100 })
+  await watched.listener.start()
+  await until(() => Promise.resolve(expect(watched.events).toContain('listener heartbeat')))
+  expect(watched.resyncs).toBe(1)
+  proxy.swallow()
+  await until(() => Promise.resolve(expect(watched.listener.connected).toBe(false)))
+  expect(watched.reasons[0]).toBe('no notification came back in 2 heartbeats')
+  proxy.restore()
+  await until(() => Promise.resolve(expect(watched.listener.connected).toBe(true)))
+  expect(watched.resyncs).toBe(2)
+  await database.query(`select pg_notify('pullgate_wake', 'after')`)
+  await until(() => Promise.resolve(expect(watched.heard).toEqual(['after'])))
+  await until(() => Promise.resolve(expect(proxy.open).toBe(1)))
+})
+
+test('a server that accepts and stays silent does not hold a reconnect for ever', async () => {
+  const proxy = await blackHoleProxy(database.url)
+  const watched = listenerOn(proxy.url, { heartbeatMs: 40, connectTimeoutMs: 60 })
+  await watched.listener.start()
+  proxy.swallow()
+  await until(() => Promise.resolve(expect(watched.reasons.length).toBeGreaterThan(2)))
+  expect(proxy.accepted).toBeGreaterThan(2)
+  proxy.restore()
+  await until(() => Promise.resolve(expect(watched.listener.connected).toBe(true)))
+})
+
+test('close during the pause before a reconnect leaves nothing running', async () => {
+  const proxy = await blackHoleProxy(database.url)
+  // The first reconnect comes at once and fails; the pause after it is half a second.
+  const clock = { ...systemClock, random: () => 1 }
+  const watched = listenerOn(proxy.url, { clock, connectTimeoutMs: 50, heartbeatMs: 20 })
+  await watched.listener.start()
+  proxy.swallow()
+  await until(() => Promise.resolve(expect(watched.reasons).toHaveLength(2)))
+  proxy.restore()
+  await watched.listener.close()
+  const then = [proxy.accepted, watched.events.length]
+  await until(() => Promise.resolve(expect(proxy.open).toBe(0)))
+  // Longer than the pause: a reconnect that still ran would have come by now.
+  await new Promise((resolve) => setTimeout(resolve, 700))
+  expect([proxy.accepted, watched.events.length]).toEqual(then)
+  expect([watched.listener.connected, watched.resyncs, await database.value(sessions)]).toEqual([false, 1, 0])
+})
+
+test('close while a connection is being made cuts that as well', async () => {
+  const proxy = await blackHoleProxy(database.url)
+  const watched = listenerOn(proxy.url, { connectTimeoutMs: 30_000, heartbeatMs: 30 })
+  await watched.listener.start()
+  proxy.swallow()
+  await until(() => Promise.resolve(expect(proxy.accepted).toBe(2)))
+  await watched.listener.close()
+  await until(() => Promise.resolve(expect(proxy.open).toBe(0)))
+  expect(watched.resyncs).toBe(1)
+})
+
+test('a first connection that fails rejects, and is not tried again', async () => {
+  const nobody = new URL(database.url)
+  nobody.port = '1'
+  await expect(listenerOn(nobody.href).listener.start()).rejects.toThrow('ECONNREFUSED')
+  const proxy = await blackHoleProxy(database.url)
+  const wrong = new URL(proxy.url)
+  wrong.pathname = '/no_such_database'
+  const watched = listenerOn(wrong.href)
+  await expect(watched.listener.start()).rejects.toThrow('no_such_database')
+  await until(() => Promise.resolve(expect(proxy.open).toBe(0)))
+  expect([proxy.accepted, watched.listener.connected, watched.events]).toEqual([1, false, []])
+  proxy.swallow()
+  const silent = listenerOn(proxy.url, { connectTimeoutMs: 50 })
+  await expect(silent.listener.start()).rejects.toThrow('connecting took too long')
+})
+
+test('no payload on the channel harms anything', async () => {
+  const gateway = await gatewayFor(database, noBackstop)
+  const topic = 'garbage'
+  const subscription = await gateway.subscribe(topic)
+  const answer = gateway.pull(subscription, { wait: 50 })
+  await gateway.parked(1, subscription)
+  const payloads = [
+    ...['', ' ', '{"not":', 'null', '[]', 'x'.repeat(7_999), '9'.repeat(20), '-', '--1', '1e3', '1; drop'],
+    ...['ended:', `ended:${'-'.repeat(36)}`, `ended:${'f'.repeat(36)}`, `ended:${subscription}x`, 'DUE', '🚀'],
+    ...['due', '-9223372036854775808', '__proto__', 'constructor'],
+  ]
+  for (const payload of payloads) await database.query('select pg_notify($1, $2)', ['pullgate_wake', payload])
+  await until(async () =>
+    expect(await gateway.metric('pullgate_notifications_total')).toBe(payloads.length),
+  )
+  expect(await gateway.metric('pullgate_notifications_total', { result: 'invalid' })).toBeGreaterThan(10)
+  const id = await publish(database, topic)
+  expect(jobOf(await answer).id).toBe(id)
+  expect(await gateway.metric('pullgate_listener_losses_total')).toBe(0)
+})
+
+test('a forged end of a subscription does not end its pulls', async () => {
+  const gateway = await gatewayFor(database, noBackstop)
+  const subscription = await gateway.subscribe('forged')
+  const answer = gateway.pull(subscription, { wait: 50 })
+  await gateway.parked(1, subscription)
+  await database.query('select pg_notify($1, $2)', ['pullgate_wake', `ended:${subscription}`])
+  await until(async () => expect(await gateway.metric('pullgate_notifications_total')).toBe(1))
+  const id = await publish(database, 'forged')
+  expect(jobOf(await answer).id).toBe(id)
+})

@@ -1,0 +1,49 @@
+import type { Clock } from '../../src/domain/clock.ts'
+
+export type FakeClock = Clock & {
+  /** Moves time, and runs the timers that fall due on the way, each at its own instant. */
+  advance(ms: number): void
+  /** Milliseconds to each timer that is set, soonest first. */
+  timers(): number[]
+}
+
+/** Time that stands still unless a test moves it. The same seed gives the same random numbers. */
+export function createFakeClock(options: { seed?: number; random?: () => number } = {}): FakeClock {
+  const timers = new Set<{ readonly at: number; readonly run: () => void }>()
+  let now = 1_000
+  const soonest = () => [...timers].sort((a, b) => a.at - b.at)
+  return {
+    now: () => now,
+    after(ms, run) {
+      const timer = { at: now + Math.max(0, ms), run }
+      timers.add(timer)
+      return { cancel: () => void timers.delete(timer) }
+    },
+    random: options.random ?? mulberry32(options.seed ?? 1),
+    advance(ms) {
+      const end = now + ms
+      for (let [timer] = soonest(); timer !== undefined && timer.at <= end; [timer] = soonest()) {
+        timers.delete(timer)
+        now = timer.at
+        timer.run()
+      }
+      now = end
+    },
+    timers: () => soonest().map((timer) => timer.at - now),
+  }
+}
+
+function mulberry32(seed: number): () => number {
+  let state = seed
+  return () => {
+    state = (state + 0x6d2b79f5) | 0
+    let mixed = Math.imul(state ^ (state >>> 15), 1 | state)
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32
+  }
+}
+
+/** Resolves when every promise job that could run has run. */
+export function idle(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve))
+}

@@ -1,0 +1,76 @@
+import { describe, expect, test } from 'vitest'
+import { createDispatchWorld, findNothing, told } from '../support/fake-dispatch.ts'
+import { idle } from '../support/fake-clock.ts'
+import { subscription } from '../support/fake-job-store.ts'
+
+const both = subscription('both', ['a', 'b'])
+const onlyB = subscription('only b', ['b'])
+
+describe('a pull on several topics', () => {
+  test('is counted on by one claim at a time', async () => {
+    const { store, pull } = createDispatchWorld()
+    const one = pull(both)
+    expect(store.claim.open.map(({ args: [topic] }) => topic.id)).toEqual(['a'])
+    store.nextClaim('a').give('1')
+    await idle()
+    expect(told(one)).toEqual(['1'])
+    expect(store.claim.total()).toBe(1)
+  })
+
+  test('a topic that was passed over is claimed afterwards: no wake is lost', async () => {
+    const world = createDispatchWorld()
+    const { store, dispatcher, pull } = world
+    const one = pull(both)
+    await findNothing(world)
+    dispatcher.kick('a', 'notification')
+    dispatcher.kick('b', 'notification')
+    await idle()
+    expect(store.claim.open).toHaveLength(1)
+    store.nextClaim('a').give()
+    await idle()
+    store.nextClaim('b').give('1')
+    await idle()
+    expect(told(one)).toEqual(['1'])
+    expect(store.claim.open).toHaveLength(0)
+  })
+
+  test('is passed over by a claim for others, who are served', async () => {
+    const world = createDispatchWorld()
+    const { store, dispatcher, pull } = world
+    const one = pull(both)
+    await findNothing(world)
+    dispatcher.kick('a', 'notification')
+    const other = pull(onlyB)
+    expect(store.nextClaim('b').slots).toEqual([{ subscription: onlyB, jobs: 1 }])
+    store.nextClaim('b').give('1')
+    await idle()
+    expect(told(other)).toEqual(['1'])
+    store.nextClaim('a').give()
+    await idle()
+    store.nextClaim('b').give('2')
+    await idle()
+    expect(told(one)).toEqual(['2'])
+  })
+
+  test('of a fleet without jobs come to rest: topics do not wake each other for ever', async () => {
+    const world = createDispatchWorld()
+    for (let n = 0; n < 10; n += 1) world.pull(both)
+    await findNothing(world)
+    world.dispatcher.kickAll('resync')
+    await findNothing(world)
+    expect(world.dispatcher.parked).toBe(10)
+  })
+
+  test('leaves every topic when it is answered', async () => {
+    const world = createDispatchWorld()
+    const { store, dispatcher, pull } = world
+    pull(both)
+    store.nextClaim('a').give('1')
+    await idle()
+    expect([dispatcher.parked, dispatcher.parkedOn('jobs_a'), dispatcher.parkedOn('jobs_b')]).toEqual([
+      0, 0, 0,
+    ])
+    expect(dispatcher.topicsWithWaiters()).toEqual([])
+    expect(dispatcher.kick('b', 'notification')).toBe('idle')
+  })
+})

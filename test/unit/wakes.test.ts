@@ -1,0 +1,90 @@
+import { describe, expect, test } from 'vitest'
+import { createWakes } from '../../src/dispatch/wakes.ts'
+
+function setUp(kicked: 'woke' | 'idle' = 'woke') {
+  const calls: unknown[][] = []
+  const record =
+    (name: string) =>
+    (...args: unknown[]) =>
+      void calls.push([name, ...args])
+  const results: string[] = []
+  const wakes = createWakes({
+    dispatcher: {
+      kick: (...args) => (calls.push(['kick', ...args]), kicked),
+      kickAll: record('kickAll'),
+      endSubscriptions: record('end'),
+    },
+    dueWork: { lookAhead: record('lookAhead') },
+    directory: { forget: record('forget') },
+    emit: (event) => void (event.type === 'notification' && results.push(event.result)),
+  })
+  return { calls, results, wakes }
+}
+
+const id = '0193a7f0-0000-7000-8000-00000000000a'
+
+describe('a notification', () => {
+  test.each([
+    { payload: '42', calls: [['kick', '42', 'notification']] },
+    { payload: '-42', calls: [['kick', '-42', 'notification']] },
+    { payload: '9223372036854775807', calls: [['kick', '9223372036854775807', 'notification']] },
+    { payload: 'due', calls: [['lookAhead']] },
+  ])('$payload wakes', ({ payload, calls }) => {
+    const world = setUp()
+    world.wakes.notified(payload)
+    expect(world.calls).toEqual(calls)
+    expect(world.results).toEqual(['woke'])
+  })
+
+  test('of a topic without pulls is idle', () => {
+    const { wakes, results } = setUp('idle')
+    wakes.notified('42')
+    expect(results).toEqual(['idle'])
+  })
+
+  test('of an ended subscription has it forgotten', () => {
+    const { wakes, calls, results } = setUp()
+    wakes.notified(`ended:${id}`)
+    expect(calls).toContainEqual(['forget', [id]])
+    expect(results).toEqual(['woke'])
+  })
+
+  test.each([
+    ...[
+      '',
+      ' ',
+      '42 ',
+      '42\n',
+      '+42',
+      '4_2',
+      '4.2',
+      '0x2a',
+      '1e3',
+      '-',
+      '٤٢',
+      '9'.repeat(21),
+      '9'.repeat(8_000),
+    ],
+    ...['Due', 'due ', 'ended', 'ended:', `ended:${id} `, `ended:${id}0`, `ended:${id.toUpperCase()}`],
+    ...[
+      `ended:${id}\n`,
+      `x ended:${id}`,
+      '{"topic":42}',
+      "42'; drop table x",
+      '\u0000',
+      '42,43',
+      '__proto__',
+    ],
+  ])('that is none of ours (%j) does nothing', (payload) => {
+    const { wakes, calls, results } = setUp()
+    wakes.notified(payload)
+    expect(calls).toEqual([])
+    expect(results).toEqual(['invalid'])
+  })
+})
+
+test('a resync looks at every topic, and ahead', () => {
+  const { wakes, calls } = setUp()
+  wakes.resync()
+  expect(calls).toEqual([['kickAll', 'resync'], ['lookAhead']])
+})
