@@ -55,6 +55,9 @@ revoke all on schema pullgate from public;
 revoke all on all tables in schema pullgate from public;
 revoke all on all functions in schema pullgate from public;
 
+-- What an earlier version granted and this one does not.
+revoke all on all functions in schema pullgate from pullgate_publisher, pullgate_gateway, pullgate_monitor;
+
 grant usage on schema pullgate to pullgate_publisher, pullgate_gateway, pullgate_monitor;
 
 grant execute on function

@@ -103,8 +103,28 @@ begin
 end
 $$;
 
--- Takes claims back that reached nobody: ready again at once, no attempt spent, the lease dead. Compare-and-set
--- on the lease; returns how many there were.
+-- A locked job as it was before its last claim, but for its place: it comes back to the returned twin.
+create or replace function pullgate.undo_claim(p_job pullgate.job)
+returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  p_job.attempts := p_job.attempts - 1;
+  p_job.deliveries := p_job.deliveries - 1;
+  if p_job.cancel_reason is not null then
+    perform pullgate.finish(p_job, 'cancelled');
+  else
+    update pullgate.job j set
+        state = 'ready', attempts = p_job.attempts, deliveries = p_job.deliveries,
+        lease = null, lease_ends_at = null, lease_check_at = null
+      where j.id = p_job.id;
+  end if;
+end
+$$;
+
+-- Takes claims back that reached nobody: ready again at once, no attempt spent, the lease dead. Counts also after the
+-- lease ended, until the job is claimed again. Compare-and-set on the lease; returns how many there were.
 create or replace function pullgate.give_back(p_ids bigint[], p_leases uuid[])
 returns integer
 language plpgsql volatile security definer
@@ -118,21 +138,12 @@ begin
   for v_job in
     select j.* from pullgate.job j
       join unnest(p_ids, p_leases) as p (id, lease) on p.id = j.id and p.lease = j.lease
-      where j.state = 'running'
+      where j.settled is null and j.state in ('running', 'ready', 'orphaned')
       order by j.id
       for update of j
   loop
     v_count := v_count + 1;
-    v_job.attempts := v_job.attempts - 1;
-    v_job.deliveries := v_job.deliveries - 1;
-    if v_job.cancel_reason is not null then
-      perform pullgate.finish(v_job, 'cancelled');
-    else
-      update pullgate.job j set
-          state = 'ready', attempts = v_job.attempts, deliveries = v_job.deliveries,
-          lease = null, lease_ends_at = null, lease_check_at = null
-        where j.id = v_job.id;
-    end if;
+    perform pullgate.undo_claim(v_job);
   end loop;
   return v_count;
 end
@@ -171,8 +182,10 @@ begin
 end
 $$;
 
--- Automatically acknowledged jobs of which a byte may have reached an executor whose connection then broke:
--- on_lost decides, as it does when the short lease ends. Compare-and-set on the lease; returns how many.
+-- Jobs whose connection broke while they were written, so that a byte may have reached the executor. One with
+-- explicit acknowledgement was not written to its end, and under requeue goes back as if it had reached nobody;
+-- otherwise on_lost decides, as it does when the lease ends: under orphan and fail a job of which a byte was written
+-- is never handed out again by itself. Compare-and-set on the lease; returns how many.
 create or replace function pullgate.doubt(p_ids bigint[], p_leases uuid[])
 returns integer
 language plpgsql volatile security definer
@@ -190,7 +203,11 @@ begin
       for update of j
   loop
     v_count := v_count + 1;
-    perform pullgate.lose(v_job);
+    if v_job.on_lost = 'requeue' and not v_job.auto_ack then
+      perform pullgate.undo_claim(v_job);
+    else
+      perform pullgate.lose(v_job, true);
+    end if;
   end loop;
   return v_count;
 end

@@ -47,7 +47,7 @@ begin
     elsif v_job.lease_ends_at > v_now then
       update pullgate.job j set lease_check_at = v_job.lease_ends_at where j.id = v_job.id;
     else
-      v_state := pullgate.lose(v_job);
+      v_state := pullgate.lose(v_job, v_job.auto_ack);
       leases_lost := leases_lost
         || jsonb_build_object(v_state, coalesce((leases_lost ->> v_state)::integer, 0) + 1);
       if v_state = 'ready' and not v_job.topic_id = any (topics) then
@@ -70,7 +70,8 @@ end
 $$;
 
 -- The backstop: what a gateway asks once a second while anyone waits. One statement, no locks.
---   p_topics    topics with waiters on this gateway; those that have a claimable job come back in ready_topics
+--   p_topics    topics with waiters on this gateway; those with a job that has been claimable for 100 ms come back in
+--               ready_topics
 --   ended       subscriptions that ended in the last 10 s, so that their pulls can be answered
 --   due_in_ms   until the next due instant of any kind, if it is within 2 s (0: it has passed)
 create or replace function pullgate.backstop(
@@ -93,6 +94,8 @@ as $$
               select from pullgate.job j
                 where j.lane_id = twin.id and j.state = 'ready'
                   and (j.expires_at is null or j.expires_at > clock_timestamp())
+                  -- A notification under way is not a lost one.
+                  and j.due_at < clock_timestamp() - interval '100 milliseconds'
                 order by j.seq limit 1) as head
             where l.topic_id = t.id)
           and not exists (select from pullgate.topic p where p.id = t.id and p.paused)),
@@ -130,10 +133,14 @@ begin
   end if;
   select * into v_setting from pullgate.setting;
   update pullgate.subscription s set ended_at = clock_timestamp()
-    where s.ended_at is null
-      and greatest(s.created_at, s.last_pull_at)
-        < clock_timestamp() - make_interval(days => v_setting.subscription_idle_days)
-      and not exists (select from pullgate.job j where j.lease_check_at is not null and j.subscription_id = s.id);
+    where s.id = any (array(
+      select i.id from pullgate.subscription i
+        where i.ended_at is null
+          and greatest(i.created_at, i.last_pull_at)
+            < clock_timestamp() - make_interval(days => v_setting.subscription_idle_days)
+          and not exists (select from pullgate.job j where j.lease_check_at is not null and j.subscription_id = i.id)
+        -- One that is being pulled from at this moment is not idle.
+        for update skip locked));
   delete from pullgate.subscription s where s.ended_at < clock_timestamp() - interval '14 days';
   -- A reader of a whole slot may hold its lock; then the next minute will do.
   perform set_config('lock_timeout', '100ms', true);

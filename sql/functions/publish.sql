@@ -89,13 +89,21 @@ as $$
 declare
   v_lane record;
   v_now timestamptz := clock_timestamp();
-  v_due timestamptz := pullgate.due_instant(run_at, delay, v_now);
+  v_due timestamptz := v_now;
   v_id bigint;
 begin
+  if run_at is not null or delay is not null then
+    v_due := pullgate.due_instant(run_at, delay, v_now);
+  end if;
   v_lane := pullgate.use_lane(topic, priority);
   perform pullgate.check_job_spec(job_spec, v_lane.job_spec_max_bytes);
-  perform pullgate.check_options(max_attempts, on_lost);
-  perform pullgate.check_text_options(dedupe_key, traceparent);
+  -- Each call costs about 3 µs of a publish's 100, so none is made for options that were not given.
+  if max_attempts is not null or on_lost is not null then
+    perform pullgate.check_options(max_attempts, on_lost);
+  end if;
+  if dedupe_key is not null or traceparent is not null then
+    perform pullgate.check_text_options(dedupe_key, traceparent);
+  end if;
   loop
     insert into pullgate.job as j (
         lane_id, topic_id, priority, state, due_at, created_at, dedupe_key,
@@ -207,7 +215,7 @@ begin
       select k.position from unnest(dedupe_keys) with ordinality as k (key, position) order by k.key, k.position
     loop
       v_ids[v_position] := pullgate.publish(
-        topic, job_specs[v_position], priority, null, v_due - v_now, dedupe_keys[v_position],
+        topic, job_specs[v_position], priority, v_due, null, dedupe_keys[v_position],
         max_attempts, on_lost, expires_at, traceparent);
     end loop;
     return query select i.id from unnest(v_ids) with ordinality as i (id, position) order by i.position;

@@ -32,8 +32,10 @@ begin
     select s.* into v_subscription from pullgate.subscription s where s.name = p_name and s.ended_at is null;
     exit when found;
   end loop;
-  if (v_subscription.topics, v_subscription.ack, v_subscription.lease_seconds, v_subscription.max_parked)
-    is distinct from (p_topics, p_ack, p_lease_seconds, p_max_parked)
+  -- The order of the topics means nothing.
+  if not (v_subscription.topics @> p_topics and v_subscription.topics <@ p_topics)
+    or (v_subscription.ack, v_subscription.lease_seconds, v_subscription.max_parked)
+      is distinct from (p_ack, p_lease_seconds, p_max_parked)
   then
     raise exception 'a subscription with this name has other settings'
       using errcode = 'PL009', hint = 'Use the same settings, another name, or end that subscription first.';

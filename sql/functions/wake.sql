@@ -112,7 +112,7 @@ create or replace trigger job_updated after update on pullgate.job
     new.state in ('ready', 'scheduled') and (old.state <> new.state or old.due_at <> new.due_at))
   execute function pullgate.job_updated();
 
--- Also in sessions that apply replicated changes.
+-- Also in sessions whose session_replication_role is replica.
 alter table pullgate.job enable always trigger job_take_xid;
 alter table pullgate.job enable always trigger job_inserted;
 alter table pullgate.job enable always trigger job_becomes_ready;

@@ -8,7 +8,7 @@ export type Deliveries = {
   giveBack(jobs: readonly Held[]): void
   /** Automatically acknowledged, and written. */
   confirm(jobs: readonly Held[]): void
-  /** Automatically acknowledged, and the connection broke on the way: on_lost decides. */
+  /** The connection broke on the way: back as by giveBack, or on_lost decides (pullgate.doubt). */
   doubt(jobs: readonly Held[]): void
   /** Resolves when nothing is left to report. */
   settled(): Promise<void>

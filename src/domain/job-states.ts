@@ -40,7 +40,7 @@ type Steps = Readonly<Record<JobState, Readonly<Partial<Record<JobEvent, readonl
  * that waits for the executor (`fail`, `release`, `lost`).
  *
  * A job that went back to `ready` or to `orphaned` because its lease ended still answers to that lease: hence
- * `heartbeat`, `complete`, `fail` and `release` there.
+ * `heartbeat`, `confirm`, `give back`, `complete`, `fail` and `release` there.
  */
 export const jobSteps: Steps = {
   scheduled: {
@@ -52,6 +52,7 @@ export const jobSteps: Steps = {
   },
   ready: {
     claim: ['running'],
+    'give back': ['ready'],
     confirm: ['delivered'],
     heartbeat: ['running'],
     complete: ['succeeded'],
@@ -61,7 +62,7 @@ export const jobSteps: Steps = {
     cancel: ['cancelled'],
   },
   running: {
-    'give back': ['ready'],
+    'give back': ['ready', 'cancelled'],
     confirm: ['delivered'],
     complete: ['succeeded'],
     fail: ['scheduled', 'ready', 'failed', 'cancelled'],
@@ -73,8 +74,9 @@ export const jobSteps: Steps = {
     confirm: ['delivered'],
     heartbeat: ['running'],
     complete: ['succeeded'],
-    fail: ['scheduled', 'failed'],
-    release: ['ready', 'scheduled'],
+    'give back': ['ready', 'cancelled'],
+    fail: ['scheduled', 'ready', 'failed', 'cancelled'],
+    release: ['ready', 'scheduled', 'cancelled'],
     cancel: ['cancelled'],
     retry: ['ready'],
   },

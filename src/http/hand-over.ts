@@ -66,7 +66,7 @@ export function createHandOver(options: {
         deliveries.giveBack(jobs)
         return
       }
-      const broken = () => (ack === 'auto' ? deliveries.doubt(jobs) : deliveries.giveBack(jobs))
+      const broken = () => deliveries.doubt(jobs)
       res.once('close', broken)
       res.once('finish', () => {
         res.off('close', broken)

@@ -176,8 +176,16 @@ describe('backstop', () => {
     await rows(session, `select pullgate.configure_topic('paused', paused => true)`)
     const returned = await runningJob(session, 'returned', { priority: 3 })
     await byLease(session, 'give_back', [returned])
+    await rows(session, `update pullgate.job set due_at = due_at - interval '1 second' where state = 'ready'`)
+    await publish(session, 'plenty')
     const { ready_topics } = await backstop('plenty', 'later', 'gone', 'paused', 'returned', 'nowhere')
     expect(ready_topics.sort()).toEqual([await topicId('plenty'), await topicId('returned')].sort())
+  })
+  test('leaves a job alone whose notification may still be under way', async () => {
+    await publish(session, 'fresh')
+    // As if no time had passed, however slow the machine is.
+    await rows(session, `update pullgate.job set due_at = due_at + interval '1 minute' where state = 'ready'`)
+    expect((await backstop('fresh')).ready_topics).toEqual([])
   })
   test('tells of the next due instant of any kind within 2 s, of a past one as 0', async () => {
     expect((await backstop()).due_in_ms).toBeNull()

@@ -5,7 +5,7 @@ import { useDatabase } from '../support/database.ts'
 import { claim, publish, readJob, refusal, row, rows, subscribe, value } from './jobs.ts'
 
 const database = useDatabase()
-const specsDir = new URL('../fixtures/specs/', import.meta.url)
+const specsDir = new URL('../../examples/specs/', import.meta.url)
 let session: pg.Client
 const notices: string[] = []
 

@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process'
 import type { ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
-import { onTestFinished } from 'vitest'
+import { afterAll, beforeAll, onTestFinished } from 'vitest'
 import { apiOf } from './http.ts'
 import type { Api } from './http.ts'
 import type { Settings } from './gateway.ts'
@@ -23,8 +23,14 @@ export type GatewayProcess = Api & Cli
 
 const root = join(import.meta.dirname, '../..')
 
+type Undo = () => Promise<void>
+
 /** Starts `pullgate …args`. It sees no setting but those given. Killed after the test if it is still there. */
-export function startCli(args: readonly string[], settings: Settings = {}): Cli {
+export function startCli(
+  args: readonly string[],
+  settings: Settings = {},
+  whenDone: (undo: Undo) => void = onTestFinished,
+): Cli {
   const { PATH, HOME, TMPDIR } = process.env
   const own = Object.entries({ PATH, HOME, TMPDIR, ...settings }).filter(([, value]) => value !== undefined)
   const child = spawn(process.execPath, ['--import', 'tsx', 'src/cli/pullgate.ts', ...args], {
@@ -48,7 +54,7 @@ export function startCli(args: readonly string[], settings: Settings = {}): Cli 
     wake()
     return (code ?? signal) as number | NodeJS.Signals
   })
-  onTestFinished(async () => {
+  whenDone(async () => {
     if (!ended) child.kill('SIGKILL')
     await exited
   })
@@ -88,8 +94,24 @@ export async function runCli(
 export async function startGatewayProcess(
   database: { readonly url: string },
   settings: Settings = {},
+  whenDone?: (undo: Undo) => void,
 ): Promise<GatewayProcess> {
-  return started(startCli(['serve'], { DATABASE_URL: database.url, PULLGATE_PORT: 0, ...settings }))
+  const all = { DATABASE_URL: database.url, PULLGATE_PORT: 0, ...settings }
+  return started(startCli(['serve'], all, whenDone))
+}
+
+/** The same for all tests of the file. Call after useDatabase. */
+export function useGatewayProcess(database: { readonly url: string }, settings: Settings = {}): () => GatewayProcess {
+  let gateway: GatewayProcess | undefined
+  let undo: Undo | undefined
+  beforeAll(async () => {
+    gateway = await startGatewayProcess(database, settings, (given) => (undo = given))
+  })
+  afterAll(() => undo?.())
+  return () => {
+    if (gateway === undefined) throw new Error('the gateway is there from beforeAll on')
+    return gateway
+  }
 }
 
 /** What `pullgate serve` says of itself once it has started. */

@@ -74,7 +74,7 @@ describe('every field that is wrong is named, and no value is repeated', () => {
     [pullQuery, { wait: ['1', '2'] }, ['wait']],
     [subscribeBody, { topic: 'a', [secret]: secret, other: 1 }, [secret, 'other']],
     [pullBody, { heartbeat: [{ id: '1', lease, more: secret }] }, ['heartbeat.0.more']],
-  ] as [z.ZodType, unknown, string[]][])('%#', (schema, value, fields) => {
+  ] as [z.ZodType, unknown, string[]][])('case %#', (schema, value, fields) => {
     const error = refusal(schema, value)
     expect(error.code).toBe('invalid-request')
     expect(fieldsOf(error).toSorted()).toEqual(fields.toSorted())
@@ -104,6 +104,11 @@ test('an unknown field is refused, also one that JavaScript knows', () => {
 test('an answer stays small, however much is wrong', () => {
   const many = refusal(subscribeBody, { topics: Array.from({ length: 100_000 }, () => '/') })
   expect(JSON.stringify(many.details).length).toBeLessThan(20_000)
+  const lists = {
+    complete: Array.from({ length: 100_000 }, () => 1),
+    fail: Array.from({ length: 100 }, () => 1),
+  }
+  expect(JSON.stringify(refusal(pullBody, lists).details).length).toBeLessThan(40_000)
   const long = refusal(subscribeBody, { topic: 'a', ['k'.repeat(1_000_000)]: 1 })
   expect(JSON.stringify(long.details).length).toBeLessThan(20_000)
   const unknown = Object.fromEntries(Array.from({ length: 100_000 }, (_, n) => [`key ${n}`, 1]))

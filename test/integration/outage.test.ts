@@ -1,0 +1,83 @@
+import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { startEmbeddedPostgres } from '../../src/db/embedded.ts'
+import type { EmbeddedPostgres } from '../../src/db/embedded.ts'
+import { withClient } from '../../src/db/home.ts'
+import { migrate } from '../../src/db/migrations.ts'
+import { publish } from '../sql/jobs.ts'
+import { gatewayFor } from '../support/gateway.ts'
+import { expectProblem, jobOf, until } from '../support/http.ts'
+
+let scratch = ''
+let server: EmbeddedPostgres
+const settings = { fsync: 'off', shared_buffers: '32MB' }
+
+beforeAll(async () => {
+  scratch = mkdtempSync(join(tmpdir(), 'pullgate-outage-'))
+  chmodSync(scratch, 0o755)
+  server = await startEmbeddedPostgres({ dataDir: join(scratch, 'data'), keep: true, settings })
+  await withClient(server.url, (client) => migrate(client))
+})
+afterAll(async () => {
+  await server.stop()
+  rmSync(scratch, { recursive: true, force: true, maxRetries: 10 })
+})
+
+async function startAgain(): Promise<void> {
+  const port = Number(new URL(server.url).port)
+  server = await startEmbeddedPostgres({ dataDir: join(scratch, 'data'), keep: true, settings, port })
+}
+
+test('while Postgres is away: 503 and alive; parked pulls stay, and get what comes after', async () => {
+  const gateway = await gatewayFor(server)
+  const [subscription, other] = [await gateway.subscribe('outage'), await gateway.subscribe('outage-other')]
+  await withClient(server.url, (client) => publish(client, 'outage-other'))
+  const job = jobOf(await gateway.pull(other, { wait: 5 }))
+  const parked = gateway.pull(subscription, { wait: 50 })
+  await gateway.parked(1, subscription)
+
+  await server.stop()
+  await until(async () => expect(await gateway.metric('pullgate_listener_connected')).toBe(0))
+  const refused = [
+    await gateway.pull(other, { wait: 50 }),
+    await gateway.settle(job, 'complete'),
+    await gateway.request('GET', `/jobs/${job.id}`),
+    await gateway.request('POST', '/subscriptions', { json: { topic: 'outage' } }),
+    await gateway.request('POST', '/topics/outage/jobs', { json: { jobSpec: 1 } }),
+    await gateway.request('GET', '/topics/outage'),
+  ]
+  for (const answer of refused) {
+    expectProblem(answer, 503, 'database-unavailable')
+    expect(answer.headers.get('retry-after')).toMatch(/^[1-9]$/)
+  }
+  const settling = { max: 1, json: { complete: [{ id: job.id, lease: job.lease }] } }
+  expect((await gateway.pull(other, settling)).body.settled).toEqual([
+    { id: job.id, status: 503, code: 'database-unavailable' },
+  ])
+  expect((await gateway.request('GET', '/livez')).status).toBe(200)
+  expect(await gateway.metric('pullgate_pulls_parked')).toBe(1)
+  expect(await gateway.metric('pullgate_db_errors_total')).toBeGreaterThan(0)
+
+  await startAgain()
+  const id = await withClient(server.url, (client) => publish(client, 'outage'))
+  expect(jobOf(await parked)).toMatchObject({ id, attempt: 1 })
+  expect((await gateway.settle(job, 'complete')).body).toEqual({ state: 'succeeded' })
+  await until(async () => expect(await gateway.metric('pullgate_listener_connected')).toBe(1))
+  await gateway.publish('outage')
+  jobOf(await gateway.pull(subscription, { wait: 20 }))
+})
+
+test('a pull that arrives during the outage is refused alone: those parked on its topic stay', async () => {
+  const gateway = await gatewayFor(server)
+  const subscription = await gateway.subscribe('arrival')
+  const parked = gateway.pull(subscription, { wait: 50 })
+  await gateway.parked(1, subscription)
+  await server.stop()
+  expectProblem(await gateway.pull(subscription, { wait: 50 }), 503, 'database-unavailable')
+  expect(await gateway.metric('pullgate_pulls_parked')).toBe(1)
+  await startAgain()
+  const id = await withClient(server.url, (client) => publish(client, 'arrival'))
+  expect(jobOf(await parked).id).toBe(id)
+})
