@@ -15,7 +15,9 @@ export type Rig = {
   readonly postgresVersion: string
   connect(options?: pg.ClientConfig): Promise<pg.Client>
   /** A gateway process; `env` adds to its configuration. */
-  gateway(env?: Record<string, string>): Promise<{ readonly url: string; readonly pid: number; stop(): Promise<void> }>
+  gateway(
+    env?: Record<string, string>,
+  ): Promise<{ readonly url: string; readonly pid: number; stop(): Promise<void> }>
   /** Another script of this folder in a process of its own; resolves to the JSON it prints on its last line. */
   load(script: string, input: unknown): Promise<unknown>
   /** Empties the queue between measurements. */
@@ -47,7 +49,11 @@ export async function startRig(): Promise<Rig> {
   await migrate(admin)
   const { rows } = await admin.query<{ server_version: string }>('show server_version')
 
-  function start(args: readonly string[], env: Record<string, string>, stdin: 'pipe' | 'ignore'): ChildProcess {
+  function start(
+    args: readonly string[],
+    env: Record<string, string>,
+    stdin: 'pipe' | 'ignore',
+  ): ChildProcess {
     const child = spawn(process.execPath, ['--import', 'tsx', ...args], {
       cwd: repo,
       env: { ...process.env, ...env },
@@ -69,7 +75,11 @@ export async function startRig(): Promise<Rig> {
     postgresVersion: rows[0]?.server_version ?? '',
     connect,
     async gateway(env = {}) {
-      const child = start(['src/cli/pullgate.ts', 'serve'], { DATABASE_URL: server.url, PULLGATE_PORT: '0', ...env }, 'ignore')
+      const child = start(
+        ['src/cli/pullgate.ts', 'serve'],
+        { DATABASE_URL: server.url, PULLGATE_PORT: '0', ...env },
+        'ignore',
+      )
       if (child.stdout === null) throw new Error('no output of the gateway')
       for await (const line of createInterface({ input: child.stdout })) {
         const entry = JSON.parse(line) as { event: string; url: string }
@@ -90,7 +100,9 @@ export async function startRig(): Promise<Rig> {
       return JSON.parse(last) as unknown
     },
     async reset() {
-      await admin.query('truncate pullgate.job, pullgate.history, pullgate.lane, pullgate.topic, pullgate.subscription')
+      await admin.query(
+        'truncate pullgate.job, pullgate.history, pullgate.lane, pullgate.topic, pullgate.subscription',
+      )
       await admin.query('vacuum analyze pullgate.job')
     },
     async close() {

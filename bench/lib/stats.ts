@@ -1,5 +1,11 @@
 /** Exact percentiles: every sample is kept, there are few enough. */
-export type Summary = { readonly n: number; readonly p50: number; readonly p90: number; readonly p99: number; readonly max: number }
+export type Summary = {
+  readonly n: number
+  readonly p50: number
+  readonly p90: number
+  readonly p99: number
+  readonly max: number
+}
 
 export function percentile(sorted: readonly number[], part: number): number {
   return sorted[Math.min(sorted.length - 1, Math.ceil(part * sorted.length) - 1)] ?? NaN

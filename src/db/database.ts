@@ -81,8 +81,11 @@ export function openDatabase(options: DatabaseOptions): Database {
     keepAlive: true,
     idleTimeoutMillis: 60_000,
   })
-  const report = (error: Error) =>
-    emit({ type: 'database error', sqlState: sqlStateOf(error) ?? 'other', error })
+  let closing = false
+  const report = (error: Error) => {
+    // The pool does not wait for its connections to close: a server that stops right after us still reaches them.
+    if (!closing) emit({ type: 'database error', sqlState: sqlStateOf(error) ?? 'other', error })
+  }
   // An idle client whose connection breaks reports here, and without a listener it would end the process.
   pool.on('error', report)
   // A checked-out client may report between two queries, where nobody else listens.
@@ -112,6 +115,9 @@ export function openDatabase(options: DatabaseOptions): Database {
       waiting: pool.waitingCount,
       max: options.poolMax,
     }),
-    close: () => pool.end(),
+    close() {
+      closing = true
+      return pool.end()
+    },
   }
 }

@@ -36,14 +36,16 @@ export function createHandOver(options: {
   readonly emit: Emit
 }): HandOver {
   const { deliveries, clock, emit } = options
-  /** Sockets with a written answer that is not proved to have been read, and how to confirm it. */
-  const unproved = new Map<Socket, () => void>()
+  /** Sockets with written answers that are not proved to have been read, and how to confirm each. */
+  const unproved = new Map<Socket, Set<() => void>>()
   const onSettled: (() => void)[] = []
 
   /** Confirms on a second request, a clean end, or a second without a reset; a broken connection leaves doubt. */
   function awaitEvidence(socket: Socket, jobs: readonly ClaimedJob[]): void {
     const conclude = (report: (jobs: readonly ClaimedJob[]) => void) => {
-      if (!unproved.delete(socket)) return
+      const answers = unproved.get(socket)
+      if (answers?.delete(confirm) !== true) return
+      if (answers.size === 0) unproved.delete(socket)
       timer.cancel()
       socket.off('end', confirm)
       socket.off('close', closed)
@@ -53,7 +55,7 @@ export function createHandOver(options: {
     const confirm = () => conclude(deliveries.confirm)
     const closed = (hadError: boolean) => conclude(hadError ? deliveries.doubt : deliveries.confirm)
     const timer = clock.after(evidenceMs, confirm)
-    unproved.set(socket, confirm)
+    unproved.set(socket, (unproved.get(socket) ?? new Set()).add(confirm))
     socket.once('end', confirm)
     socket.once('close', closed)
   }
@@ -69,13 +71,17 @@ export function createHandOver(options: {
       const broken = () => deliveries.doubt(jobs)
       res.once('close', broken)
       res.once('finish', () => {
+        // Node says so as well when a reset has thrown the unwritten rest away.
+        if (socket.destroyed) return
         res.off('close', broken)
         emit({ type: 'response written', wakeSeconds: (clock.now() - wokenAt) / 1000 })
         if (ack === 'auto') awaitEvidence(socket, jobs)
       })
       res.end(payload)
     },
-    requestOn: (socket) => unproved.get(socket)?.(),
+    requestOn(socket) {
+      for (const confirm of [...(unproved.get(socket) ?? [])]) confirm()
+    },
     settled() {
       if (unproved.size === 0) return Promise.resolve()
       return new Promise((resolve) => onSettled.push(resolve))

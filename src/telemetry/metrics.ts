@@ -231,7 +231,9 @@ export function createMetrics(sources: MetricSources): Metrics {
       case 'listener heartbeat':
         return roundTrip.observe(event.seconds)
       case 'database error':
-        return databaseErrors.inc({ class: event.sqlState === 'other' ? 'other' : event.sqlState.slice(0, 2) })
+        return databaseErrors.inc({
+          class: event.sqlState === 'other' ? 'other' : event.sqlState.slice(0, 2),
+        })
       case 'upkeep failed':
         return upkeepErrors.inc({ task: event.task })
       case 'request':

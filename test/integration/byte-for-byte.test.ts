@@ -36,7 +36,10 @@ for (const [index, [name, spec]] of values.entries()) {
   test(`published by SQL, arrives byte for byte: ${name}`, async () => {
     const topic = `sql-${index}`
     const id = await gateway.subscribe(topic)
-    const [single, batched] = [await publish(database, topic, { spec }), await publish(database, topic, { spec })]
+    const [single, batched] = [
+      await publish(database, topic, { spec }),
+      await publish(database, topic, { spec }),
+    ]
     const one = await gateway.pull(id, { wait: 5 })
     expect(one.status).toBe(200)
     const start = Buffer.from(`{"jobSpec":${spec},"id":"${single}","topic":"${topic}",`)

@@ -29,7 +29,9 @@ test('2,000 jobs of 8 publishers reach 50 executors on 2 gateways exactly once, 
   /** One call to pull, one to settle. */
   async function executeSingly(gateway: GatewayProcess): Promise<void> {
     while (!stop.signal.aborted) {
-      const answer = await gateway.pull(subscription, { wait: 20, signal: stop.signal }).catch(() => undefined)
+      const answer = await gateway
+        .pull(subscription, { wait: 20, signal: stop.signal })
+        .catch(() => undefined)
       if (answer === undefined || answer.status === 204) continue
       const job = jobOf(answer)
       handOver(job)

@@ -6,6 +6,7 @@ import type { GatewayEvent } from '../../src/domain/events.ts'
 import { publish } from '../sql/jobs.ts'
 import { useDatabase } from '../support/database.ts'
 import { gatewayFor, noBackstop } from '../support/gateway.ts'
+import type { Settings, TestGateway } from '../support/gateway.ts'
 import { blackHoleProxy } from '../support/gateway-proxy.ts'
 import { jobOf, until } from '../support/http.ts'
 
@@ -47,60 +48,75 @@ function listenerOn(url: string, options: Partial<ListenerOptions> = {}): Watche
 const sessions = `select count(*)::integer from pg_stat_activity
   where application_name = 'listener-test' and datname = current_database()`
 
-test('after its session was terminated the gateway listens again, and delivers what was published meanwhile', async () => {
-  const gateway = await gatewayFor(database, noBackstop)
-  const subscription = await gateway.subscribe('terminated')
+async function parkedPull(settings: Settings, topic: string) {
+  const gateway = await gatewayFor(database, settings)
+  const subscription = await gateway.subscribe(topic)
   const answer = gateway.pull(subscription, { wait: 50 })
   await gateway.parked(1, subscription)
-  expect(await gateway.metric('pullgate_listener_connected')).toBe(1)
-  const session = await database.session()
-  // Nobody listens when the job commits: the terminated session ends before its commit does.
-  await session.query('begin')
-  const id = await publish(session, 'terminated')
-  const pids = await database.query<{ pid: number }>(
-    `select pid from pg_stat_activity where query like 'LISTEN%' and datname = current_database()`,
+  const claimed = (cause: string) => gateway.metric('pullgate_claimed_jobs_total', { topic, cause })
+  return { gateway, answer, claimed }
+}
+
+async function connected(gateway: TestGateway, flag: 0 | 1): Promise<void> {
+  await until(async () => expect(await gateway.metric('pullgate_listener_connected')).toBe(flag))
+}
+
+test('after its session was terminated the gateway listens again, and no job is missed', async () => {
+  const { gateway, answer, claimed } = await parkedPull(noBackstop, 'terminated')
+  await connected(gateway, 1)
+  // The session has ended when this transaction commits, and may be back or not.
+  const ended = await database.query(
+    `select pg_terminate_backend(pid, 5000), pullgate.publish('terminated', '1'::text) from pg_stat_activity
+      where query like 'LISTEN%' and datname = current_database()`,
   )
-  expect(pids).toHaveLength(1)
-  await database.query('select pg_terminate_backend($1, 5000)', [pids[0]?.pid])
-  await session.query('commit')
-  expect(jobOf(await answer).id).toBe(id)
-  await until(async () => expect(await gateway.metric('pullgate_listener_connected')).toBe(1))
+  expect(ended).toHaveLength(1)
+  jobOf(await answer)
+  await connected(gateway, 1)
   expect(await gateway.metric('pullgate_listener_losses_total')).toBe(1)
-  expect(await gateway.metric('pullgate_claimed_jobs_total', { cause: 'resync' })).toBe(1)
+  expect(await claimed('backstop')).toBe(0)
 })
 
-test('while the listener is away the metric says so, and the backstop delivers', async () => {
+test('what was published while nobody listened is delivered by the resync; the metric shows the loss', async () => {
   const proxy = await blackHoleProxy(database.url)
-  const gateway = await gatewayFor(database, {
-    PULLGATE_LISTEN_DATABASE_URL: proxy.url,
-    PULLGATE_BACKSTOP_MS: 100,
-  })
-  const subscription = await gateway.subscribe('away')
-  const answer = gateway.pull(subscription, { wait: 50 })
-  await gateway.parked(1, subscription)
-  proxy.swallow()
-  await database.query(`select pg_terminate_backend(pid, 5000) from pg_stat_activity
-    where query like 'LISTEN%' and datname = current_database()`)
+  const settings = { ...noBackstop, PULLGATE_LISTEN_DATABASE_URL: proxy.url }
+  const { gateway, answer, claimed } = await parkedPull(settings, 'nobody-listens')
+  proxy.cut()
+  await connected(gateway, 0)
+  const id = await publish(database, 'nobody-listens')
+  expect(await gateway.metric('pullgate_pulls_parked')).toBe(1)
+  proxy.restore()
+  expect(jobOf(await answer).id).toBe(id)
+  expect(await claimed('resync')).toBe(1)
+  await connected(gateway, 1)
+})
+
+test('while nobody listens the backstop delivers', async () => {
+  const proxy = await blackHoleProxy(database.url)
+  const settings = { PULLGATE_BACKSTOP_MS: 100, PULLGATE_LISTEN_DATABASE_URL: proxy.url }
+  const { gateway, answer, claimed } = await parkedPull(settings, 'away')
+  proxy.cut()
+  await connected(gateway, 0)
   const id = await publish(database, 'away')
   expect(jobOf(await answer).id).toBe(id)
-  expect(await gateway.metric('pullgate_claimed_jobs_total', { cause: 'backstop' })).toBe(1)
+  expect(await claimed('backstop')).toBe(1)
+  await connected(gateway, 0)
 })
 
 test('a half-open connection is found by the heartbeat, cut, and replaced', async () => {
   const proxy = await blackHoleProxy(database.url)
   const watched = listenerOn(proxy.url, { heartbeatMs: 40, connectTimeoutMs: 500 })
   await watched.listener.start()
-  await until(() => Promise.resolve(expect(watched.events).toContain('listener heartbeat')))
+  await until(() => expect(watched.events).toContain('listener heartbeat'))
   expect(watched.resyncs).toBe(1)
   proxy.swallow()
-  await until(() => Promise.resolve(expect(watched.listener.connected).toBe(false)))
+  await until(() => expect(watched.listener.connected).toBe(false))
   expect(watched.reasons[0]).toBe('no notification came back in 2 heartbeats')
   proxy.restore()
-  await until(() => Promise.resolve(expect(watched.listener.connected).toBe(true)))
+  await until(() => expect(watched.listener.connected).toBe(true))
   expect(watched.resyncs).toBe(2)
   await database.query(`select pg_notify('pullgate_wake', 'after')`)
-  await until(() => Promise.resolve(expect(watched.heard).toEqual(['after'])))
-  await until(() => Promise.resolve(expect(proxy.open).toBe(1)))
+  await until(() => expect(watched.heard).toEqual(['after']))
+  await until(() => expect(proxy.open).toBe(1))
 })
 
 test('a server that accepts and stays silent does not hold a reconnect for ever', async () => {
@@ -108,11 +124,11 @@ test('a server that accepts and stays silent does not hold a reconnect for ever'
   const watched = listenerOn(proxy.url, { heartbeatMs: 40, connectTimeoutMs: 300 })
   await watched.listener.start()
   proxy.swallow()
-  await until(() => Promise.resolve(expect(watched.reasons).toHaveLength(3)))
+  await until(() => expect(watched.reasons).toHaveLength(3))
   expect(watched.reasons[1]).toBe('connecting took too long')
   expect(proxy.accepted).toBe(3)
   proxy.restore()
-  await until(() => Promise.resolve(expect(watched.listener.connected).toBe(true)))
+  await until(() => expect(watched.listener.connected).toBe(true))
 })
 
 test('close during the pause before a reconnect leaves nothing running', async () => {
@@ -122,11 +138,11 @@ test('close during the pause before a reconnect leaves nothing running', async (
   const watched = listenerOn(proxy.url, { clock, connectTimeoutMs: 300, heartbeatMs: 20 })
   await watched.listener.start()
   proxy.swallow()
-  await until(() => Promise.resolve(expect(watched.reasons).toHaveLength(2)))
+  await until(() => expect(watched.reasons).toHaveLength(2))
   proxy.restore()
   await watched.listener.close()
   const then = [proxy.accepted, watched.events.length]
-  await until(() => Promise.resolve(expect(proxy.open).toBe(0)))
+  await until(() => expect(proxy.open).toBe(0))
   // Longer than the pause: a reconnect that still ran would have come by now.
   await new Promise((resolve) => setTimeout(resolve, 700))
   expect([proxy.accepted, watched.events.length]).toEqual(then)
@@ -138,9 +154,9 @@ test('close while a connection is being made cuts that as well', async () => {
   const watched = listenerOn(proxy.url, { connectTimeoutMs: 30_000, heartbeatMs: 30 })
   await watched.listener.start()
   proxy.swallow()
-  await until(() => Promise.resolve(expect(proxy.accepted).toBe(2)))
+  await until(() => expect(proxy.accepted).toBe(2))
   await watched.listener.close()
-  await until(() => Promise.resolve(expect(proxy.open).toBe(0)))
+  await until(() => expect(proxy.open).toBe(0))
   expect(watched.resyncs).toBe(1)
 })
 
@@ -153,7 +169,7 @@ test('a first connection that fails rejects, and is not tried again', async () =
   wrong.pathname = '/no_such_database'
   const watched = listenerOn(wrong.href)
   await expect(watched.listener.start()).rejects.toThrow('no_such_database')
-  await until(() => Promise.resolve(expect(proxy.open).toBe(0)))
+  await until(() => expect(proxy.open).toBe(0))
   expect([proxy.accepted, watched.listener.connected, watched.events]).toEqual([1, false, []])
   proxy.swallow()
   const silent = listenerOn(proxy.url, { connectTimeoutMs: 50 })
@@ -168,13 +184,18 @@ test('no payload on the channel harms anything', async () => {
   await gateway.parked(1, subscription)
   const payloads = [
     ...['', ' ', '{"not":', 'null', '[]', 'x'.repeat(7_999), '9'.repeat(20), '-', '--1', '1e3', '1; drop'],
-    ...['ended:', `ended:${'-'.repeat(36)}`, `ended:${'f'.repeat(36)}`, `ended:${subscription}x`, 'DUE', '🚀'],
+    ...[
+      'ended:',
+      `ended:${'-'.repeat(36)}`,
+      `ended:${'f'.repeat(36)}`,
+      `ended:${subscription}x`,
+      'DUE',
+      '🚀',
+    ],
     ...['due', '-9223372036854775808', '__proto__', 'constructor'],
   ]
   for (const payload of payloads) await database.query('select pg_notify($1, $2)', ['pullgate_wake', payload])
-  await until(async () =>
-    expect(await gateway.metric('pullgate_notifications_total')).toBe(payloads.length),
-  )
+  await until(async () => expect(await gateway.metric('pullgate_notifications_total')).toBe(payloads.length))
   expect(await gateway.metric('pullgate_notifications_total', { result: 'invalid' })).toBeGreaterThan(10)
   const id = await publish(database, topic)
   expect(jobOf(await answer).id).toBe(id)

@@ -63,7 +63,9 @@ test('a publish to 1,000 parked pulls is one delivery and at most two claims; th
   // That try's own claim is one of them.
   expect((await calls()) - before).toBeLessThanOrEqual(2 + 1)
   expect(await gateway.metric('pullgate_claims_total')).toBe(await calls())
-  expect(await gateway.metric('pullgate_claims_total', { cause: 'arrival', result: 'empty' })).toBe(before + 1)
+  expect(await gateway.metric('pullgate_claims_total', { cause: 'arrival', result: 'empty' })).toBe(
+    before + 1,
+  )
   expect(await gateway.metric('pullgate_claimed_jobs_total')).toBe(1)
   expect(await gateway.metric('pullgate_pulls_total', { outcome: 'jobs' })).toBe(1)
 

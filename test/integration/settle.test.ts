@@ -35,7 +35,9 @@ test('a heartbeat renews the lease, keeps progress, and tells of a cancel', asyn
   const longer = await gateway.settle(job, 'heartbeat', { leaseSeconds: 600 })
   expect(Math.round(seconds(now, longer.body.leaseExpiresAt) / 10)).toBe(60)
   expect(await gateway.job(job.id)).toMatchObject({ progress: { percent: 5 }, state: 'running' })
-  const cancel = await gateway.request('POST', `/jobs/${job.id}/cancel`, { json: { reason: 'changed my mind' } })
+  const cancel = await gateway.request('POST', `/jobs/${job.id}/cancel`, {
+    json: { reason: 'changed my mind' },
+  })
   expect([cancel.status, cancel.body]).toEqual([200, { state: 'running' }])
   const told = await gateway.settle(job, 'heartbeat')
   expect(told.body.cancel).toEqual({ reason: 'changed my mind' })
@@ -44,7 +46,10 @@ test('a heartbeat renews the lease, keeps progress, and tells of a cancel', asyn
 
 test('complete is final, and the same lease again gives the same answer', async () => {
   const { job } = await held()
-  const answers = [await gateway.settle(job, 'complete', { result: [1] }), await gateway.settle(job, 'complete')]
+  const answers = [
+    await gateway.settle(job, 'complete', { result: [1] }),
+    await gateway.settle(job, 'complete'),
+  ]
   expect(answers.map(({ status, body }) => [status, body])).toEqual([
     [200, { state: 'succeeded' }],
     [200, { state: 'succeeded' }],
@@ -82,7 +87,9 @@ test('fail with a pause says when the job is due, and with retry false it is the
   expect((await gateway.settle(job, 'fail', { error: 'later' })).body).toEqual(paused.body)
   expect((await gateway.job(job.id)).pending).toBe('retry-later')
   const other = await held()
-  expect((await gateway.settle(other.job, 'fail', { error: 'no', retry: false })).body).toEqual({ state: 'failed' })
+  expect((await gateway.settle(other.job, 'fail', { error: 'no', retry: false })).body).toEqual({
+    state: 'failed',
+  })
 })
 
 test('release gives the job back without spending an attempt, at once or after a delay', async () => {

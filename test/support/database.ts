@@ -6,7 +6,10 @@ import { runOnce, withDatabase } from './postgres.ts'
 export type TestDatabase = {
   readonly url: string
   /** Runs a statement on a shared connection. */
-  query<Row extends pg.QueryResultRow = Record<string, unknown>>(sql: string, values?: unknown[]): Promise<Row[]>
+  query<Row extends pg.QueryResultRow = Record<string, unknown>>(
+    sql: string,
+    values?: unknown[],
+  ): Promise<Row[]>
   /** The first column of the first row. */
   value(sql: string, values?: unknown[]): Promise<unknown>
   /** A session of its own, closed after the file's tests. */

@@ -5,10 +5,10 @@ import type { ClaimedJob, Subscription, TopicId } from '../../src/domain/types.t
 export type FakeCall<Args extends readonly unknown[], Result> = {
   (...args: Args): Promise<Result>
   /** Calls without an answer, oldest first. */
-  readonly open: { readonly args: Args; resolve(result: Result): void; reject(error: unknown): void }[]
+  readonly open: { readonly args: Args; resolve(result: Result): void; reject(error: Error): void }[]
   readonly total: () => number
   /** The oldest call without an answer. */
-  next(): { readonly args: Args; resolve(result: Result): void; reject(error: unknown): void }
+  next(): { readonly args: Args; resolve(result: Result): void; reject(error: Error): void }
 }
 
 export function fakeCall<Args extends readonly unknown[], Result>(): FakeCall<Args, Result> {
@@ -24,9 +24,9 @@ export function fakeCall<Args extends readonly unknown[], Result>(): FakeCall<Ar
           forget()
           resolve(result)
         },
-        reject: (error: unknown) => {
+        reject: (error: Error) => {
           forget()
-          reject(error as Error)
+          reject(error)
         },
       }
       open.push(entry)

@@ -3,12 +3,14 @@ import { connect, createServer } from 'node:net'
 import type { AddressInfo, Socket } from 'node:net'
 import { onTestFinished } from 'vitest'
 
-/** A TCP proxy in front of a server that can turn into a black hole: connections stay open and carry nothing. */
+/** A TCP proxy in front of a server that can turn into a black hole, where connections stay open and carry nothing. */
 export type BlackHoleProxy = {
   /** `url` with the proxy's address in place of the server's. */
   readonly url: string
   /** From now on, and until `restore`, nothing passes; also not on connections opened meanwhile. */
   swallow(): void
+  /** Ends every connection, and each new one at once, until `restore`. */
+  cut(): void
   /** New connections pass again; those that were swallowed stay dead. */
   restore(): void
   /** Connections opened so far. */
@@ -22,6 +24,7 @@ export async function blackHoleProxy(url: string): Promise<BlackHoleProxy> {
   const sockets = new Set<Socket>()
   const clients = new Set<Socket>()
   let swallowing = false
+  let cutting = false
   let accepted = 0
   const track = (socket: Socket) => {
     sockets.add(socket)
@@ -32,6 +35,10 @@ export async function blackHoleProxy(url: string): Promise<BlackHoleProxy> {
     track(client)
     clients.add(client)
     client.once('close', () => clients.delete(client))
+    if (cutting) {
+      client.destroy()
+      return
+    }
     if (swallowing) {
       // Read, so that the client's own end is seen, but never answered.
       client.resume()
@@ -40,10 +47,16 @@ export async function blackHoleProxy(url: string): Promise<BlackHoleProxy> {
     const upstream = connect({ host: target.hostname, port: Number(target.port) })
     track(upstream)
     const dead = () => swallowing || swallowed.has(client)
-    client.on('data', (chunk) => void (dead() || upstream.write(chunk)))
-    upstream.on('data', (chunk) => void (dead() || client.write(chunk)))
+    client.on('data', (chunk) => {
+      if (!dead()) upstream.write(chunk)
+    })
+    upstream.on('data', (chunk) => {
+      if (!dead()) client.write(chunk)
+    })
     client.once('close', () => upstream.destroy())
-    upstream.once('close', () => void (dead() || client.destroy()))
+    upstream.once('close', () => {
+      if (!dead()) client.destroy()
+    })
   })
   const swallowed = new WeakSet<Socket>()
   server.listen(0, '127.0.0.1')
@@ -61,7 +74,12 @@ export async function blackHoleProxy(url: string): Promise<BlackHoleProxy> {
       swallowing = true
       for (const client of clients) swallowed.add(client)
     },
+    cut() {
+      cutting = true
+      for (const socket of sockets) socket.destroy()
+    },
     restore() {
+      cutting = false
       for (const client of clients) swallowed.add(client)
       swallowing = false
     },

@@ -26,7 +26,9 @@ export async function gatewayFor(
   settings: Settings = {},
 ): Promise<TestGateway> {
   const gateway = await start(database.url, settings)
-  onTestFinished(async () => void (await gateway.stop('the test ended')))
+  onTestFinished(async () => {
+    await gateway.stop('the test ended')
+  })
   return gateway
 }
 
@@ -36,7 +38,9 @@ export function useGateway(database: { readonly url: string }, settings: Setting
   beforeAll(async () => {
     holder.gateway = await start(database.url, settings)
   })
-  afterAll(async () => void (await holder.gateway?.stop('the tests ended')))
+  afterAll(async () => {
+    await holder.gateway?.stop('the tests ended')
+  })
   return new Proxy({} as TestGateway, {
     get(_target, name) {
       if (holder.gateway === undefined) throw new Error('the gateway is there from beforeAll on')
@@ -52,7 +56,9 @@ export function useGateway(database: { readonly url: string }, settings: Setting
 export async function holdClaims(database: TestDatabase): Promise<() => Promise<void>> {
   const session = await database.session()
   await session.query('begin; lock table pullgate.job in exclusive mode')
-  const release = async () => void (await session.query('rollback'))
+  const release = async () => {
+    await session.query('rollback')
+  }
   onTestFinished(release)
   return release
 }

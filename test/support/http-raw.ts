@@ -68,7 +68,7 @@ export async function openRaw(url: string, { reading = true } = {}): Promise<Raw
     pull: (subscription, query = '') =>
       void socket.write(`PATCH /subscriptions/${subscription}${query} HTTP/1.1\r\nHost: gateway\r\n\r\n`),
     until,
-    answered: () => waitUntil(() => Promise.resolve(expect(socket.bytesRead).toBeGreaterThan(0))),
+    answered: () => waitUntil(() => expect(socket.bytesRead).toBeGreaterThan(0)),
     reset: () => void socket.resetAndDestroy(),
     closed,
   }

@@ -76,12 +76,18 @@ export function apiOf(url: string, adminUrl = url) {
     metric,
     /** Creates a subscription, with explicit acknowledgement unless told otherwise. */
     async subscribe(topic: string, settings: Readonly<Record<string, unknown>> = {}): Promise<string> {
-      const answer = await request('POST', '/subscriptions', { json: { topic, ack: 'explicit', ...settings } })
+      const answer = await request('POST', '/subscriptions', {
+        json: { topic, ack: 'explicit', ...settings },
+      })
       expect(answer.status, answer.text).toBe(200)
       return String(answer.body.id)
     },
     /** Publishes over HTTP; `spec` is JSON text. */
-    async publish(topic: string, spec = '{}', options: Readonly<Record<string, unknown>> = {}): Promise<string> {
+    async publish(
+      topic: string,
+      spec = '{}',
+      options: Readonly<Record<string, unknown>> = {},
+    ): Promise<string> {
       const rest = JSON.stringify(options).slice(1)
       const text = `{"jobSpec":${spec}${rest === '}' ? '' : ','}${rest}`
       const answer = await request('POST', `/topics/${topic}/jobs`, { text })
@@ -109,7 +115,7 @@ export function apiOf(url: string, adminUrl = url) {
 }
 
 /** Awaits a condition. The limit is for a machine that is busy with other things; nothing waits for it to pass. */
-export async function until(condition: () => Promise<unknown>): Promise<void> {
+export async function until(condition: () => unknown): Promise<void> {
   await vi.waitFor(condition, { timeout: 20_000, interval: 10 })
 }
 

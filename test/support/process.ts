@@ -101,7 +101,10 @@ export async function startGatewayProcess(
 }
 
 /** The same for all tests of the file. Call after useDatabase. */
-export function useGatewayProcess(database: { readonly url: string }, settings: Settings = {}): () => GatewayProcess {
+export function useGatewayProcess(
+  database: { readonly url: string },
+  settings: Settings = {},
+): () => GatewayProcess {
   let gateway: GatewayProcess | undefined
   let undo: Undo | undefined
   beforeAll(async () => {
@@ -119,5 +122,8 @@ export async function started(cli: Cli): Promise<GatewayProcess> {
   const [line] = await cli.printed(/^\{.*"event":"started".*\}$/m)
   const { url, adminUrl } = JSON.parse(line) as { url: string; adminUrl: string }
   // The output goes on growing: keep its getter.
-  return Object.defineProperties(apiOf(url, adminUrl), Object.getOwnPropertyDescriptors(cli)) as GatewayProcess
+  return Object.defineProperties(
+    apiOf(url, adminUrl),
+    Object.getOwnPropertyDescriptors(cli),
+  ) as GatewayProcess
 }

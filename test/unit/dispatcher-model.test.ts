@@ -54,7 +54,7 @@ test('whatever happens, pulls are answered once and in order, jobs are nowhere t
       model.check()
       model.checkAtRest()
     }),
-    { numRuns: 400 },
+    { numRuns: 2_000 },
   )
 })
 
@@ -66,6 +66,6 @@ test('whatever happened before, a drain begins no claim, and answers or hands ou
       model.check()
       expect(model.unanswered()).toEqual([])
     }),
-    { numRuns: 200 },
+    { numRuns: 500 },
   )
 })

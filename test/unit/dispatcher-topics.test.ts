@@ -52,6 +52,29 @@ describe('a pull on several topics', () => {
     expect(told(one)).toEqual(['2'])
   })
 
+  test('misses no hint that comes on top of a claim for those who were passed over', async () => {
+    const world = createDispatchWorld()
+    const { store, dispatcher, pull } = world
+    const fleet = [pull(both), pull(both)]
+    await findNothing(world)
+    dispatcher.kick('a', 'notification')
+    const other = pull(onlyB)
+    // The claim of b passed the fleet over; a has nothing, so b is to be asked again for them.
+    store.nextClaim('a').give()
+    await idle()
+    dispatcher.kick('a', 'notification')
+    // Only now comes a job on b, while both claims are under way.
+    dispatcher.kick('b', 'notification')
+    dispatcher.leave(other.waiter)
+    store.nextClaim('b').give()
+    await idle()
+    store.nextClaim('a').give()
+    await idle()
+    store.nextClaim('b').give('1')
+    await idle()
+    expect(fleet.flatMap(told)).toEqual(['1'])
+  })
+
   test('of a fleet without jobs come to rest: topics do not wake each other for ever', async () => {
     const world = createDispatchWorld()
     for (let n = 0; n < 10; n += 1) world.pull(both)

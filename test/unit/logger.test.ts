@@ -1,3 +1,4 @@
+import type { pino } from 'pino'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { GatewayError } from '../../src/domain/errors.ts'
 import type { GatewayEvent } from '../../src/domain/events.ts'
@@ -7,7 +8,7 @@ const written = vi.hoisted((): string[] => [])
 
 // pino writes past process.stdout; here it writes to a list.
 vi.mock('pino', async (original) => {
-  const real = await original<typeof import('pino')>()
+  const real = await original<{ pino: typeof pino }>()
   const toList = (options: object) => real.pino(options, { write: (line: string) => void written.push(line) })
   return { ...real, pino: Object.assign(toList, real.pino) }
 })

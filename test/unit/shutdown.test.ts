@@ -21,7 +21,7 @@ const forEver = () => new Promise<void>(() => undefined)
 
 test('the last start is the first to stop, one after the other', async () => {
   const { steps, push, ran } = setUp()
-  let release = () => {} // eslint-disable-line @typescript-eslint/no-empty-function
+  let release = () => {}
   push('pool')
   push('port')
   push('claims', () => new Promise((resolve) => (release = resolve)))

@@ -16,7 +16,9 @@ function setUp(kicked: 'woke' | 'idle' = 'woke') {
     },
     dueWork: { lookAhead: record('lookAhead') },
     directory: { forget: record('forget') },
-    emit: (event) => void (event.type === 'notification' && results.push(event.result)),
+    emit: (event) => {
+      if (event.type === 'notification') results.push(event.result)
+    },
   })
   return { calls, results, wakes }
 }

@@ -1,0 +1,89 @@
+import { describe, expect, test } from 'vitest'
+import { idle } from '../support/fake-clock.ts'
+import { backstopMs, createDueWorld, nothing } from '../support/fake-due-work.ts'
+
+describe('the due timer', () => {
+  test('runs what is due at the instant that the look-ahead saw', async () => {
+    const { work, store, see, advance, due, kicks, events } = createDueWorld()
+    work.start()
+    await see({ dueInMs: 300.2 })
+    await advance(300)
+    expect(store.runDue.total()).toBe(0)
+    await advance(1)
+    expect(store.runDue.total()).toBe(1)
+    await due({ topics: ['a'], promoted: 2, leasesLost: { ready: 1 } })
+    expect(kicks).toEqual(['a due'])
+    expect(events).toEqual([{ type: 'due', promoted: 2, expired: 0, leasesLost: { ready: 1 } }])
+  })
+
+  test('is set by a job that was announced, before the next backstop', async () => {
+    const { work, store, see, advance } = createDueWorld()
+    work.start()
+    await see()
+    await advance(100)
+    work.lookAhead()
+    await see({ dueInMs: 50 })
+    await advance(50)
+    expect(store.runDue.total()).toBe(1)
+  })
+
+  test('goes on while there is more, then looks when the next one is', async () => {
+    const { work, store, see, advance, due } = createDueWorld()
+    work.start()
+    await see({ dueInMs: 0 })
+    await advance(0)
+    await due({ promoted: 500, more: true })
+    expect(store.runDue.total()).toBe(2)
+    expect(store.backstop.total()).toBe(1)
+    await due({ promoted: 3 })
+    expect(store.runDue.total()).toBe(2)
+    expect(store.backstop.total()).toBe(2)
+    await see({ dueInMs: 0 })
+    await advance(0)
+    expect(store.runDue.total()).toBe(3)
+  })
+
+  test('pauses 25 ms when it was due and nothing could be done: somebody else holds it', async () => {
+    const { work, store, see, advance, due } = createDueWorld()
+    work.start()
+    for (let round = 1; round <= 3; round += 1) {
+      await see({ dueInMs: 0 })
+      await advance(round === 1 ? 0 : 24)
+      expect(store.runDue.total()).toBe(round === 1 ? 1 : round - 1)
+      await advance(1)
+      expect(store.runDue.total()).toBe(round)
+      await due(nothing)
+    }
+  })
+
+  test('that pauses is not put off by further announcements', async () => {
+    const { work, store, see, advance, due } = createDueWorld()
+    work.start()
+    await see({ dueInMs: 0 })
+    await advance(0)
+    await due(nothing)
+    await see({ dueInMs: 0 })
+    for (let n = 0; n < 10; n += 1) {
+      work.lookAhead()
+      await see({ dueInMs: 0 })
+      await advance(10)
+    }
+    expect(store.runDue.total()).toBe(2)
+  })
+
+  test('that fails is tried again after the backstop interval: no busy loop', async () => {
+    const { work, store, see, advance, events } = createDueWorld()
+    work.start()
+    await see({ dueInMs: 0 })
+    await advance(0)
+    const error = new Error('no database')
+    store.runDue.next().reject(error)
+    await idle()
+    expect(events).toEqual([{ type: 'upkeep failed', task: 'due', error }])
+    await see({ dueInMs: 0 })
+    await advance(backstopMs - 1)
+    expect(store.runDue.total()).toBe(1)
+    await advance(1)
+    expect(store.runDue.total()).toBe(2)
+  })
+})
