@@ -10,8 +10,10 @@ const number = (min: number, max: number) =>
 
 const postgresUrl = z
   .string()
-  .regex(/^postgres(ql)?:\/\//, 'must begin with postgres:// or postgresql://')
-  .refine((text) => URL.canParse(text), 'is no URL')
+  .refine(
+    (text) => /^postgres(ql)?:\/\//.test(text) && URL.canParse(text),
+    'must be a URL that begins with postgres:// or postgresql://',
+  )
 
 /** Every key of the environment that pullgate reads. docs/configuration.md lists them; a test compares. */
 const keys = {
@@ -63,7 +65,7 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
     .map((key) => `${key}: is not a setting of pullgate`)
   const result = schema.safeParse(given)
   for (const issue of result.error?.issues ?? []) mistakes.push(`${issue.path.join('.')}: ${issue.message}`)
-  if (result.success && !loopback.test(result.data.PULLGATE_HOST) && result.data.PULLGATE_AUTH !== 'off') {
+  if (!loopback.test(given.PULLGATE_HOST ?? '127.0.0.1') && given.PULLGATE_AUTH === undefined) {
     mistakes.push(
       'PULLGATE_HOST: an address that others can reach needs PULLGATE_AUTH=off, as there are no tokens yet',
     )

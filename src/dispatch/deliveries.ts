@@ -54,10 +54,11 @@ export function createDeliveries(options: {
         } catch (cause) {
           tries += 1
           if (tries >= triesMax) {
-            const dropped = pending.splice(0).length
+            const dropped = pending.splice(0, batch.length).length
             const error = cause instanceof Error ? cause : new Error(String(cause))
             emit({ type: 'delivery report failed', dropped, error })
-            break
+            tries = 0
+            continue
           }
           await new Promise<void>((resolve) => clock.after(retryMs, resolve))
         }

@@ -5,21 +5,11 @@ import type { SubscriptionId, TopicId, WakeCause } from '../domain/types.ts'
 import type { Deliveries } from './deliveries.ts'
 import { assign, passOver, reserve, toSlots } from './hand-out.ts'
 import type { Waiter } from './waiter.ts'
+import { createWaitingRoom } from './waiting-room.ts'
+import type { Topic, Wake } from './waiting-room.ts'
 
 /** Jobs per claim statement. Above about 100 a longer batch gains little and delays the first of it. */
 export const claimJobsMax = 200
-
-type Topic = {
-  readonly id: TopicId
-  readonly name: string
-  /** First in, first out: a Set keeps the order of insertion and forgets in O(1). */
-  readonly waiters: Set<Waiter>
-  /** Those of the waiters that leave after the next claim that comes back short. */
-  readonly leaving: Set<Waiter>
-  claiming: boolean
-  /** A wake that came while a claim was in flight: one more claim follows it. */
-  again: { readonly cause: WakeCause; readonly wokenAt: number } | undefined
-}
 
 export type Dispatcher = {
   /**
@@ -55,9 +45,7 @@ export type DispatcherOptions = {
  * Everything that may mean work is a kick; what a kick finds is the claim's to say.
  */
 export function createDispatcher({ store, deliveries, clock, emit }: DispatcherOptions): Dispatcher {
-  const topics = new Map<TopicId, Topic>()
-  const perSubscription = new Map<SubscriptionId, number>()
-  let parked = 0
+  const room = createWaitingRoom()
   let draining = false
   let claimsInFlight = 0
   let onQuiet: (() => void) | undefined
@@ -67,22 +55,7 @@ export function createDispatcher({ store, deliveries, clock, emit }: DispatcherO
       waiter.answer({ kind: 'draining' })
       return
     }
-    const { id } = waiter.subscription
-    waiter.parked = true
-    parked += 1
-    perSubscription.set(id, (perSubscription.get(id) ?? 0) + 1)
-    for (const { id: topicId, name } of waiter.subscription.topics) {
-      const topic = topics.get(topicId) ?? {
-        id: topicId,
-        name,
-        waiters: new Set(),
-        leaving: new Set(),
-        claiming: false,
-        again: undefined,
-      }
-      topics.set(topicId, topic)
-      topic.waiters.add(waiter)
-    }
+    room.enter(waiter)
     const ids = waiter.subscription.topics.map((topic) => topic.id)
     if (waitMs > 0) waiter.deadline = clock.after(waitMs, () => endWait(waiter))
     else leaveAfterTries(waiter, ids)
@@ -91,62 +64,55 @@ export function createDispatcher({ store, deliveries, clock, emit }: DispatcherO
 
   function endWait(waiter: Waiter): void {
     if (waiter.reservedBy !== undefined) leaveAfterTries(waiter, [waiter.reservedBy])
-    else if (leave(waiter)) waiter.answer({ kind: 'empty' })
+    else if (room.leave(waiter)) waiter.answer({ kind: 'empty' })
   }
 
   function leaveAfterTries(waiter: Waiter, ids: readonly TopicId[]): void {
     waiter.lastTries = new Set(ids)
-    for (const id of ids) topics.get(id)?.leaving.add(waiter)
+    for (const id of ids) room.topic(id)?.leaving.add(waiter)
   }
 
-  function leave(waiter: Waiter): boolean {
-    if (!waiter.parked) return false
-    waiter.parked = false
-    waiter.deadline?.cancel()
-    parked -= 1
-    const { id, topics: wanted } = waiter.subscription
-    const left = (perSubscription.get(id) ?? 1) - 1
-    if (left === 0) perSubscription.delete(id)
-    else perSubscription.set(id, left)
-    for (const { id: topicId } of wanted) {
-      const topic = topics.get(topicId)
-      if (topic === undefined) continue
-      topic.waiters.delete(waiter)
-      topic.leaving.delete(waiter)
-      forgetIfUnused(topic)
-    }
-    return true
-  }
-
-  function forgetIfUnused(topic: Topic): void {
-    if (topic.waiters.size === 0 && !topic.claiming) topics.delete(topic.id)
-  }
-
-  function kick(topicId: TopicId, cause: WakeCause, wokenAt = clock.now()): 'woke' | 'idle' {
-    const topic = topics.get(topicId)
+  function kick(topicId: TopicId, cause: WakeCause): 'woke' | 'idle' {
+    const topic = room.topic(topicId)
     if (topic === undefined || topic.waiters.size === 0 || draining) return 'idle'
     emit({ type: 'wake', cause })
-    if (topic.claiming) topic.again ??= { cause, wokenAt }
-    else void claimUntilServed(topic, cause, wokenAt)
+    claimSoon(topic, { cause, wokenAt: clock.now(), catchUp: false })
     return 'woke'
   }
 
-  async function claimUntilServed(topic: Topic, cause: WakeCause, wokenAt: number): Promise<void> {
+  function claimSoon(topic: Topic, wake: Wake): void {
+    if (!topic.claiming) void claimUntilServed(topic, wake)
+    else if (topic.again === undefined || (topic.again.catchUp && !wake.catchUp)) topic.again = wake
+  }
+
+  async function claimUntilServed(topic: Topic, first: Wake): Promise<void> {
     topic.claiming = true
     claimsInFlight += 1
-    let next: { readonly cause: WakeCause; readonly wokenAt: number } | undefined = { cause, wokenAt }
+    let next: Wake | undefined = first
     while (next !== undefined && !draining) {
       topic.again = undefined
-      const leavingBefore = [...topic.leaving]
-      const full = await claimOnce(topic, next.cause, next.wokenAt)
-      next = wokenMeanwhile(topic) ?? (full ? { cause: 'backlog', wokenAt: clock.now() } : undefined)
-      // Whoever came while the claim was under way is served by the one that follows.
-      if (!full) endTries(topic, next === undefined ? [...topic.leaving] : leavingBefore)
+      // Whoever comes while the claim is under way is served by the one that follows.
+      const tried = new Set(topic.leaving)
+      const { reserved, result } = await claimOnce(topic, next)
+      for (const waiter of reserved) if (topic.leaving.has(waiter)) tried.add(waiter)
+      if (result === 'short') endTries(topic, tried)
+      unreserve(reserved)
+      followUp(topic, result)
+      next = wokenMeanwhile(topic)
     }
     topic.claiming = false
     claimsInFlight -= 1
-    forgetIfUnused(topic)
+    room.forgetIfUnused(topic)
     if (claimsInFlight === 0) onQuiet?.()
+  }
+
+  function followUp(topic: Topic, result: 'full' | 'short' | 'failed'): void {
+    const wokenAt = clock.now()
+    if (result === 'full') claimSoon(topic, { cause: 'backlog', wokenAt, catchUp: false })
+    // A try that the failed claim had no room for is still owed.
+    if (result === 'failed' && topic.leaving.size > 0) {
+      claimSoon(topic, { cause: 'arrival', wokenAt, catchUp: true })
+    }
   }
 
   // Read through a function: kicks set it while the claim is awaited.
@@ -155,31 +121,38 @@ export function createDispatcher({ store, deliveries, clock, emit }: DispatcherO
   }
 
   /** The claim came back short: the topic had nothing for those who wanted no more than a try. */
-  function endTries(topic: Topic, leaving: readonly Waiter[]): void {
-    for (const waiter of leaving) {
-      if (waiter.reservedBy !== undefined) {
+  function endTries(topic: Topic, tried: Iterable<Waiter>): void {
+    for (const waiter of tried) {
+      if (waiter.reservedBy !== undefined && waiter.reservedBy !== topic.id) {
         // A claim of another topic counts on it; this topic is tried again after that one.
         passOver(waiter, topic.id)
         continue
       }
       topic.leaving.delete(waiter)
       waiter.lastTries?.delete(topic.id)
-      if (waiter.lastTries?.size === 0 && leave(waiter)) waiter.answer({ kind: 'empty' })
+      if (waiter.lastTries?.size === 0 && room.leave(waiter)) waiter.answer({ kind: 'empty' })
     }
   }
 
-  /** Returns whether the claim found all it asked for, so that more may be waiting. */
-  async function claimOnce(topic: Topic, cause: WakeCause, wokenAt: number): Promise<boolean> {
-    const reserved = reserve(topic, claimJobsMax)
-    const wanted = reserved.reduce((sum, entry) => sum + entry.max, 0)
-    if (wanted === 0) return false
+  /** `full`: the claim found all that the living asked for, so that more may be waiting. */
+  async function claimOnce(
+    topic: Topic,
+    { cause, wokenAt, catchUp }: Wake,
+  ): Promise<{ readonly reserved: readonly Waiter[]; readonly result: 'full' | 'short' | 'failed' }> {
+    const reserved = reserve(topic, claimJobsMax, catchUp)
+    const slots = toSlots(reserved)
+    if (slots.length === 0) return { reserved, result: 'short' }
     const startedAt = clock.now()
     const seconds = () => (clock.now() - startedAt) / 1000
     try {
-      const claim = await store.claim(topic, toSlots(reserved))
+      const claim = await store.claim(topic, slots)
       emit({ type: 'claim', cause, topic: topic.name, jobs: claim.jobs.length, seconds: seconds() })
       handOut(topic, reserved, claim, wokenAt)
-      return claim.jobs.length === wanted
+      const asked = slots.reduce(
+        (sum, { jobs }, slot) => (claim.endedSlots.includes(slot) ? sum : sum + jobs),
+        0,
+      )
+      return { reserved, result: claim.jobs.length === asked ? 'full' : 'short' }
     } catch (error) {
       emit({
         type: 'claim failed',
@@ -187,10 +160,8 @@ export function createDispatcher({ store, deliveries, clock, emit }: DispatcherO
         seconds: seconds(),
         error: error instanceof Error ? error : new Error(String(error)),
       })
-      for (const waiter of reserved) if (leave(waiter)) waiter.answer({ kind: 'error', error })
-      return false
-    } finally {
-      for (const waiter of reserved) unreserve(waiter)
+      for (const waiter of reserved) if (room.leave(waiter)) waiter.answer({ kind: 'error', error })
+      return { reserved, result: 'failed' }
     }
   }
 
@@ -200,59 +171,67 @@ export function createDispatcher({ store, deliveries, clock, emit }: DispatcherO
       emit({ type: 'job claimed', topic: topic.name, readySeconds: job.readySeconds })
     }
     for (const [waiter, jobs] of shares) {
-      leave(waiter)
+      room.leave(waiter)
       waiter.answer({ kind: 'jobs', jobs, wokenAt })
     }
-    for (const waiter of ended) if (leave(waiter)) waiter.answer({ kind: 'ended' })
+    for (const waiter of ended) if (room.leave(waiter)) waiter.answer({ kind: 'ended' })
     if (leftOver.length > 0) deliveries.giveBack(leftOver)
   }
 
-  function unreserve(waiter: Waiter): void {
-    const { passedOver } = waiter
-    waiter.reservedBy = undefined
-    waiter.passedOver = undefined
-    if (waiter.parked && passedOver !== undefined) for (const id of passedOver) kick(id, 'arrival')
+  function unreserve(reserved: readonly Waiter[]): void {
+    const missed = new Set<TopicId>()
+    for (const waiter of reserved) {
+      const { passedOver = [], lastTries } = waiter
+      waiter.reservedBy = undefined
+      waiter.passedOver = undefined
+      if (waiter.ended && room.leave(waiter)) waiter.answer({ kind: 'ended' })
+      for (const id of passedOver) if (waiter.parked && (lastTries?.has(id) ?? true)) missed.add(id)
+    }
+    for (const id of missed) {
+      const topic = room.topic(id)
+      if (topic !== undefined && !draining) {
+        claimSoon(topic, { cause: 'arrival', wokenAt: clock.now(), catchUp: true })
+      }
+    }
   }
 
   return {
     park,
-    leave,
+    leave: room.leave,
     kick,
     kickAll(cause) {
-      for (const id of [...topics.keys()]) kick(id, cause)
+      for (const { id } of room.topics()) kick(id, cause)
     },
     endSubscriptions(ids) {
-      const gone = new Set(ids.filter((id) => perSubscription.has(id)))
+      const gone = new Set(ids.filter((id) => room.parkedFor(id) > 0))
       if (gone.size === 0) return
-      for (const topic of [...topics.values()]) {
+      for (const topic of room.topics()) {
         for (const waiter of topic.waiters) {
-          // One that a claim counts on is answered by that claim, which sees the end as well or serves it.
-          if (!gone.has(waiter.subscription.id) || waiter.reservedBy !== undefined) continue
-          if (leave(waiter)) waiter.answer({ kind: 'ended' })
+          if (!gone.has(waiter.subscription.id)) continue
+          // A claim that counts on it may have been made before the end: it serves the waiter, or nobody does.
+          waiter.ended = true
+          if (waiter.reservedBy === undefined && room.leave(waiter)) waiter.answer({ kind: 'ended' })
         }
       }
     },
     get parked() {
-      return parked
+      return room.parked
     },
-    parkedFor: (id) => perSubscription.get(id) ?? 0,
-    parkedOn(name) {
-      for (const topic of topics.values()) if (topic.name === name) return topic.waiters.size
-      return 0
-    },
-    topicsWithWaiters: () => [...topics.values()].filter((t) => t.waiters.size > 0).map((t) => t.id),
+    parkedFor: room.parkedFor,
+    parkedOn: (name) => room.topics().find((topic) => topic.name === name)?.waiters.size ?? 0,
+    topicsWithWaiters: () => room.topics().flatMap(({ id, waiters }) => (waiters.size > 0 ? [id] : [])),
     stopClaiming() {
       draining = true
       if (claimsInFlight === 0) return Promise.resolve()
       return new Promise((resolve) => (onQuiet = resolve))
     },
     async answerAll(spreadMs) {
-      const waiting = new Set([...topics.values()].flatMap((topic) => [...topic.waiters]))
+      const waiting = new Set(room.topics().flatMap((topic) => [...topic.waiters]))
       const answers = [...waiting].map(
         (waiter) =>
           new Promise<void>((resolve) => {
             clock.after(clock.random() * spreadMs, () => {
-              if (leave(waiter)) waiter.answer({ kind: 'draining' })
+              if (room.leave(waiter)) waiter.answer({ kind: 'draining' })
               resolve()
             })
           }),

@@ -34,9 +34,10 @@ export function createDueWork({ store, dispatcher, clock, emit, backstopMs }: Du
   let nextDue: Timer | undefined
   let looking = false
   let lookAgain = false
+  let ticks = 0
   let running = false
   let stopped = true
-  let pauseMs = 0
+  let notBefore = -Infinity
   let onQuiet: (() => void) | undefined
 
   function failed(task: string, cause: unknown): void {
@@ -51,6 +52,7 @@ export function createDueWork({ store, dispatcher, clock, emit, backstopMs }: Du
     }
     looking = true
     lookAgain = false
+    ticks = 0
     nextBackstop?.cancel()
     try {
       const { readyTopics, ended, dueInMs } = await store.backstop(dispatcher.topicsWithWaiters())
@@ -71,19 +73,24 @@ export function createDueWork({ store, dispatcher, clock, emit, backstopMs }: Du
       void look()
       return
     }
-    const interval = dispatcher.parked > 0 ? backstopMs : backstopMs * idleFactor
-    nextBackstop = clock.after(interval * (1 + clock.random() / 10), () => void look())
+    nextBackstop = clock.after(backstopMs * (1 + clock.random() / 10), () => {
+      ticks += 1
+      // Asked at each tick: a pull may have come since.
+      if (dispatcher.parked > 0 || ticks >= idleFactor) void look()
+      else scheduleLook()
+    })
   }
 
   function scheduleDue(inMs: number): void {
     nextDue?.cancel()
-    nextDue = clock.after(Math.max(Math.ceil(inMs), pauseMs), () => void runDue())
+    // Counted from the last run, so that announcements in quick succession do not put it off.
+    nextDue = clock.after(Math.max(Math.ceil(inMs), notBefore - clock.now()), () => void runDue())
   }
 
   async function runDue(): Promise<void> {
     if (running || stopped) return
     running = true
-    pauseMs = fruitlessPauseMs
+    let pauseMs = fruitlessPauseMs
     try {
       for (let more = true; more && !isStopped();) {
         const result = await store.runDue(dueBatch)
@@ -101,6 +108,7 @@ export function createDueWork({ store, dispatcher, clock, emit, backstopMs }: Du
       pauseMs = backstopMs
       failed('due', error)
     }
+    notBefore = clock.now() + pauseMs
     running = false
     quiet()
     // When the next instant is, only the database knows.

@@ -13,15 +13,16 @@ export function passOver(waiter: Waiter, topic: TopicId): void {
 /**
  * The waiters that the next claim is for, first in, first out, up to `jobsMax` jobs. One that counts on another
  * topic's claim remembers that this topic wanted it. The last one may be left out of a claim that is nearly full:
- * a waiter's share is never split over two claims.
+ * a waiter's share is never split over two claims. A claim that only catches up passes nobody over: two topics
+ * would kick each other for ever.
  */
-export function reserve(topic: Queue, jobsMax: number): Waiter[] {
+export function reserve(topic: Queue, jobsMax: number, catchUp = false): Waiter[] {
   const reserved: Waiter[] = []
   let jobs = 0
   for (const waiter of topic.waiters) {
-    if (!waiter.isLive()) continue
+    if (!waiter.isLive() || waiter.lastTries?.has(topic.id) === false) continue
     if (waiter.reservedBy !== undefined) {
-      passOver(waiter, topic.id)
+      if (!catchUp) passOver(waiter, topic.id)
       continue
     }
     if (jobs + waiter.max > jobsMax && jobs > 0) break

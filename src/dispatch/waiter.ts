@@ -24,6 +24,8 @@ export type Waiter = {
   /** Topics that were woken while it was reserved elsewhere. */
   passedOver: Set<TopicId> | undefined
   parked: boolean
+  /** Its subscription has ended. */
+  ended: boolean
   deadline: Timer | undefined
   /** Topics whose next short claim is the waiter's last; when none is left it is answered empty. */
   lastTries: Set<TopicId> | undefined
@@ -35,6 +37,7 @@ export function createWaiter(request: Pick<Waiter, 'subscription' | 'max' | 'isL
     reservedBy: undefined,
     passedOver: undefined,
     parked: false,
+    ended: false,
     deadline: undefined,
     lastTries: undefined,
   }

@@ -11,7 +11,7 @@ export type Wakes = {
 }
 
 export function createWakes(options: {
-  readonly dispatcher: Pick<Dispatcher, 'kick' | 'kickAll' | 'endSubscriptions'>
+  readonly dispatcher: Pick<Dispatcher, 'kick' | 'kickAll'>
   readonly dueWork: Pick<DueWork, 'lookAhead'>
   readonly directory: Pick<SubscriptionDirectory, 'forget'>
   readonly emit: Emit
@@ -27,7 +27,8 @@ export function createWakes(options: {
     const [, ended] = /^ended:([0-9a-f-]{36})$/.exec(payload) ?? []
     if (ended === undefined) return 'invalid'
     directory.forget([ended])
-    dispatcher.endSubscriptions([ended])
+    // Whether it has ended is for the database to say.
+    dueWork.lookAhead()
     return 'woke'
   }
   return {

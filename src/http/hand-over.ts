@@ -16,7 +16,7 @@ export type HandOver = {
   write(res: Response, payload: string, hold: Hold): void
   /** A further request has come on the socket: whoever sent it had read the answer before. */
   requestOn(socket: Socket): void
-  /** Resolves when no automatic acknowledgement waits for its evidence. */
+  /** Resolves when no answer is being written and no automatic acknowledgement waits for its evidence. */
   settled(): Promise<void>
 }
 
@@ -38,7 +38,14 @@ export function createHandOver(options: {
   const { deliveries, clock, emit } = options
   /** Sockets with written answers that are not proved to have been read, and how to confirm each. */
   const unproved = new Map<Socket, Set<() => void>>()
+  /** Answers that are being written or wait for their evidence. */
+  let underWay = 0
   const onSettled: (() => void)[] = []
+
+  function finished(): void {
+    underWay -= 1
+    if (underWay === 0) for (const resolve of onSettled.splice(0)) resolve()
+  }
 
   /** Confirms on a second request, a clean end, or a second without a reset; a broken connection leaves doubt. */
   function awaitEvidence(socket: Socket, jobs: readonly ClaimedJob[]): void {
@@ -50,7 +57,7 @@ export function createHandOver(options: {
       socket.off('end', confirm)
       socket.off('close', closed)
       report(jobs)
-      if (unproved.size === 0) for (const resolve of onSettled.splice(0)) resolve()
+      finished()
     }
     const confirm = () => conclude(deliveries.confirm)
     const closed = (hadError: boolean) => conclude(hadError ? deliveries.doubt : deliveries.confirm)
@@ -68,7 +75,11 @@ export function createHandOver(options: {
         deliveries.giveBack(jobs)
         return
       }
-      const broken = () => deliveries.doubt(jobs)
+      underWay += 1
+      const broken = () => {
+        deliveries.doubt(jobs)
+        finished()
+      }
       res.once('close', broken)
       res.once('finish', () => {
         // Node says so as well when a reset has thrown the unwritten rest away.
@@ -76,6 +87,7 @@ export function createHandOver(options: {
         res.off('close', broken)
         emit({ type: 'response written', wakeSeconds: (clock.now() - wokenAt) / 1000 })
         if (ack === 'auto') awaitEvidence(socket, jobs)
+        else finished()
       })
       res.end(payload)
     },
@@ -83,7 +95,7 @@ export function createHandOver(options: {
       for (const confirm of [...(unproved.get(socket) ?? [])]) confirm()
     },
     settled() {
-      if (unproved.size === 0) return Promise.resolve()
+      if (underWay === 0) return Promise.resolve()
       return new Promise((resolve) => onSettled.push(resolve))
     },
   }

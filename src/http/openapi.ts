@@ -17,6 +17,7 @@ export function openApi(routes: readonly Route[], version: string): JsonSchema {
     } = z.toJSONSchema(schema, {
       io,
       unrepresentable: 'any',
+      override: ({ jsonSchema }) => tidy(jsonSchema, io),
     }) as JsonSchema & { $defs?: JsonSchema }
     Object.assign(components, rewriteRefs($defs ?? {}))
     return rewriteRefs(rest) as JsonSchema
@@ -58,12 +59,21 @@ export function openApi(routes: readonly Route[], version: string): JsonSchema {
   }
 }
 
+/** Takes out what says nothing to a reader, and lets answers grow in later versions. */
+function tidy(schema: z.core.JSONSchema.BaseSchema, io: 'input' | 'output'): void {
+  if (schema.minimum === Number.MIN_SAFE_INTEGER) delete schema.minimum
+  if (schema.maximum === Number.MAX_SAFE_INTEGER) delete schema.maximum
+  if (schema.format !== undefined) delete schema.pattern
+  if (io === 'output') delete schema.additionalProperties
+}
+
 function rewriteRefs(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(rewriteRefs)
   if (typeof value !== 'object' || value === null) return value
   return Object.fromEntries(
     Object.entries(value)
-      .filter(([key]) => key !== '$id' && key !== 'id')
+      // The keyword; a property of that name has a schema, not a text.
+      .filter(([key, inner]) => !((key === '$id' || key === 'id') && typeof inner === 'string'))
       .map(([key, inner]) => [
         key,
         key === '$ref' && typeof inner === 'string'

@@ -21,11 +21,28 @@ export function waitOf(
 
 /** The first `wait` of the header counts; the header may hold other preferences, and come as several lines. */
 function preferredWait(header: string | undefined): number | undefined {
-  for (const preference of (header ?? '').split(',')) {
-    const [name, value] = (preference.split(';')[0] ?? '').split('=').map((part) => part.trim())
-    if (name?.toLowerCase() !== 'wait') continue
-    const digits = value?.replace(/^"(.*)"$/, '$1') ?? ''
-    return /^\d{1,9}$/.test(digits) ? Number(digits) : undefined
+  for (const preference of splitList(header ?? '')) {
+    if (!/^\s*wait\s*(?:[=;]|$)/i.test(preference)) continue
+    const [, bare, quoted] = /^[^=]*=\s*(?:(\d{1,9})|"(\d{1,9})")\s*(?:;|$)/.exec(preference) ?? []
+    const digits = bare ?? quoted
+    return digits === undefined ? undefined : Number(digits)
   }
   return undefined
+}
+
+/** Splits at commas, those within quotes apart. */
+function splitList(header: string): string[] {
+  const parts: string[] = []
+  let quoted = false
+  let start = 0
+  for (let at = 0; at < header.length; at += 1) {
+    const character = header[at]
+    if (character === '"') quoted = !quoted
+    else if (character === '\\' && quoted) at += 1
+    else if (character === ',' && !quoted) {
+      parts.push(header.slice(start, at))
+      start = at + 1
+    }
+  }
+  return [...parts, header.slice(start)]
 }

@@ -8,9 +8,13 @@ export type Logger = { observe(event: GatewayEvent): void; flush(): void }
 
 /** Foreign errors can quote a statement's values in their detail, so only what is named here is shown. */
 function shown(error: Error): Record<string, unknown> {
+  const { cause } = error
+  return cause instanceof Error ? { ...plain(error), cause: plain(cause) } : plain(error)
+}
+
+function plain(error: Error): Record<string, unknown> {
   const code = 'code' in error && typeof error.code === 'string' ? error.code : undefined
-  const cause = error.cause instanceof Error ? shown(error.cause) : undefined
-  return { name: error.name, message: messageOf(error), code, cause }
+  return { name: error.name, message: messageOf(error), code }
 }
 
 function messageOf(error: Error): string {
@@ -81,8 +85,9 @@ export function createLogger(level: LogLevel, version: string): Logger {
       if (entry === undefined) return
       if (entry.level === 'warn') {
         const now = performance.now()
-        if (now - (lastWarned.get(event.type) ?? -Infinity) < 1000) return
-        lastWarned.set(event.type, now)
+        const kind = 'task' in event ? `${event.type} ${event.task}` : event.type
+        if (now - (lastWarned.get(kind) ?? -Infinity) < 1000) return
+        lastWarned.set(kind, now)
       }
       log[entry.level]({ event: event.type, ...entry.fields })
     },

@@ -132,6 +132,16 @@ describe('a subscription that ended', () => {
     }
   })
 
+  test('is answered after the claim that counts on its pull, if that one did not see the end', async () => {
+    const { store, dispatcher, pull } = createDispatchWorld()
+    const one = pull(s)
+    dispatcher.endSubscriptions(['s'])
+    store.nextClaim().give()
+    await idle()
+    expect(told(one)).toEqual(['ended'])
+    expect(dispatcher.parked).toBe(0)
+  })
+
   test('does not make a claim look short: whoever was left out of it is claimed for', async () => {
     const { store, pull } = createDispatchWorld()
     pull(t)

@@ -154,3 +154,16 @@ test('settled waits for the evidence of every answer', async () => {
   await done
   expect(world.reported).toEqual(['confirm 1'])
 })
+
+test('settled waits for answers that are still being written', async () => {
+  const { client, res } = await world.ask()
+  client.pause()
+  world.handOver.write(res, large, world.hold('explicit', '1'))
+  let settled = false
+  const done = world.handOver.settled().then(() => (settled = true))
+  await idle()
+  expect(settled).toBe(false)
+  client.resume()
+  await done
+  expect(world.reported).toEqual([])
+})

@@ -12,7 +12,6 @@ function setUp(kicked: 'woke' | 'idle' = 'woke') {
     dispatcher: {
       kick: (...args) => (calls.push(['kick', ...args]), kicked),
       kickAll: record('kickAll'),
-      endSubscriptions: record('end'),
     },
     dueWork: { lookAhead: record('lookAhead') },
     directory: { forget: record('forget') },
@@ -44,10 +43,10 @@ describe('a notification', () => {
     expect(results).toEqual(['idle'])
   })
 
-  test('of an ended subscription has it forgotten', () => {
+  test('of an ended subscription has it forgotten, and asks the database whether it is true', () => {
     const { wakes, calls, results } = setUp()
     wakes.notified(`ended:${id}`)
-    expect(calls).toContainEqual(['forget', [id]])
+    expect(calls).toEqual([['forget', [id]], ['lookAhead']])
     expect(results).toEqual(['woke'])
   })
 

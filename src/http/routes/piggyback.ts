@@ -21,8 +21,13 @@ export async function settleAll(
   bodyText: string,
 ): Promise<Settled[]> {
   const lists = cutJson(bodyText)
-  const textOf = (list: string, index: number, member: string): string | null =>
-    cutJson(cutJson(lists.get(list) ?? '[]').get(String(index)) ?? '{}').get(member) ?? null
+  // Each list is cut once: cutting it for each of its elements took 1.2 s for a body of 1.2 MB.
+  const elements = {
+    complete: cutJson(lists.get('complete') ?? '[]'),
+    heartbeat: cutJson(lists.get('heartbeat') ?? '[]'),
+  }
+  const textOf = (list: keyof typeof elements, index: number, member: string): string | null =>
+    cutJson(elements[list].get(String(index)) ?? '{}').get(member) ?? null
 
   const report = async (id: JobId, apply: () => Promise<SettleStatus>): Promise<Settled> => {
     try {
