@@ -58,6 +58,13 @@ export function toGatewayError(error: unknown): GatewayError {
       cause: error,
     })
   }
+  // Data that Postgres has no place for: U+0000 in a text, an instant outside its calendar.
+  if (sqlState !== undefined && /^(22021|22007|22008|22P05)$/.test(sqlState)) {
+    return new GatewayError('invalid-request', {
+      detail: 'Postgres cannot store a value: U+0000 in a text, or an instant out of range',
+      cause: error,
+    })
+  }
   if (sqlState === undefined || passing.test(sqlState)) {
     return new GatewayError('database-unavailable', {
       detail: 'the database does not answer at the moment; try again',

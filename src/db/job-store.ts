@@ -1,3 +1,4 @@
+import { setImmediate as endOfTurn } from 'node:timers/promises'
 import type { Claim, DueResult, Held, JobStore, Slot } from '../domain/ports.ts'
 import type { ClaimedJob, JobId, Lease, SubscriptionId, TopicId } from '../domain/types.ts'
 import type { Database, Statement } from './database.ts'
@@ -66,6 +67,8 @@ export function createJobStore(database: Database): JobStore {
         if (id === null) claim.endedSlots.push(slot)
         else claim.jobs.push({ slot, job: toJob({ ...row, id }, topic) })
       }
+      // Clients that closed while the claim was under way are seen first: their end waits in the same turn of the loop.
+      await endOfTurn()
       return claim
     },
     giveBack: (jobs) => report(statements.giveBack, jobs),

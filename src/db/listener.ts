@@ -49,6 +49,7 @@ export function createListener(options: ListenerOptions): Listener {
   // A channel of this process: its round trip proves delivery without waking other gateways' topics.
   const heartbeatChannel = `pullgate_heartbeat_${randomUUID().replaceAll('-', '')}`
   let session: Session | undefined
+  let connecting: Session | undefined
   let retry: Timer | undefined
   let heartbeat: Timer | undefined
   let failures = 0
@@ -92,6 +93,7 @@ export function createListener(options: ListenerOptions): Listener {
       if (notification.channel === heartbeatChannel) answered(payload)
       else options.onNotification(payload)
     })
+    connecting = own
     const timer = clock.after(connectTimeoutMs, () => socket.destroy(new Error('connecting took too long')))
     try {
       await subscriber.connect()
@@ -102,6 +104,7 @@ export function createListener(options: ListenerOptions): Listener {
       throw error
     } finally {
       timer.cancel()
+      connecting = undefined
     }
     if (closed) {
       own.end()
@@ -169,6 +172,7 @@ export function createListener(options: ListenerOptions): Listener {
       closed = true
       retry?.cancel()
       heartbeat?.cancel()
+      connecting?.end()
       session?.end()
       session = undefined
       return Promise.resolve()

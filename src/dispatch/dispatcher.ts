@@ -147,6 +147,7 @@ export function createDispatcher({ store, deliveries, clock, emit }: DispatcherO
     try {
       const claim = await store.claim(topic, slots)
       emit({ type: 'claim', cause, topic: topic.name, jobs: claim.jobs.length, seconds: seconds() })
+      for (const waiter of reserved) waiter.tried = true
       handOut(topic, reserved, claim, wokenAt)
       const asked = slots.reduce(
         (sum, { jobs }, slot) => (claim.endedSlots.includes(slot) ? sum : sum + jobs),
@@ -160,7 +161,11 @@ export function createDispatcher({ store, deliveries, clock, emit }: DispatcherO
         seconds: seconds(),
         error: error instanceof Error ? error : new Error(String(error)),
       })
-      for (const waiter of reserved) if (room.leave(waiter)) waiter.answer({ kind: 'error', error })
+      // Those who were parked before stay: resync and backstop come when the database does.
+      for (const waiter of reserved) {
+        if (waiter.tried && !topic.leaving.has(waiter)) continue
+        if (room.leave(waiter)) waiter.answer({ kind: 'error', error })
+      }
       return { reserved, result: 'failed' }
     }
   }

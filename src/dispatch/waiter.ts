@@ -24,6 +24,8 @@ export type Waiter = {
   /** Topics that were woken while it was reserved elsewhere. */
   passedOver: Set<TopicId> | undefined
   parked: boolean
+  /** A claim has come back for it before: a later one that fails is no answer. */
+  tried: boolean
   /** Its subscription has ended. */
   ended: boolean
   deadline: Timer | undefined
@@ -37,6 +39,7 @@ export function createWaiter(request: Pick<Waiter, 'subscription' | 'max' | 'isL
     reservedBy: undefined,
     passedOver: undefined,
     parked: false,
+    tried: false,
     ended: false,
     deadline: undefined,
     lastTries: undefined,

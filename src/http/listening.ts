@@ -12,22 +12,31 @@ export type HttpServer = {
 const sweepMs = 50
 
 export function createHttpServer(onRequest: RequestListener, keepAliveMs: number): HttpServer {
-  // Connections that have not carried a request: clients open them in advance, and Node does not count them as idle.
-  const unused = new Set<Socket>()
+  // Answers under way per connection. To Node a connection is idle once its answer was ended, written or not.
+  const answers = new Map<Socket, number>()
   // TCP probes find executors that vanished without a word.
   const server = createServer(
     { keepAlive: true, keepAliveInitialDelay: 15_000, noDelay: true },
     (req, res) => {
-      unused.delete(req.socket)
+      const { socket } = req
+      answers.set(socket, (answers.get(socket) ?? 0) + 1)
+      res.once('close', () => {
+        const left = answers.get(socket)
+        if (left !== undefined) answers.set(socket, left - 1)
+      })
       onRequest(req, res)
     },
   )
   server.keepAliveTimeout = keepAliveMs
   server.headersTimeout = Math.max(60_000, keepAliveMs + 5_000)
   server.on('connection', (socket) => {
-    unused.add(socket)
-    socket.once('close', () => unused.delete(socket))
+    answers.set(socket, 0)
+    socket.once('close', () => answers.delete(socket))
   })
+  // server.close() calls it too. It also ends connections that clients opened in advance and never used.
+  server.closeIdleConnections = () => {
+    for (const [socket, underWay] of answers) if (underWay === 0) socket.destroy()
+  }
 
   return {
     async listen(host, port) {
@@ -46,12 +55,7 @@ export function createHttpServer(onRequest: RequestListener, keepAliveMs: number
     },
     async close() {
       const closed = new Promise<void>((resolve) => server.close(() => resolve()))
-      const sweep = () => {
-        server.closeIdleConnections()
-        for (const socket of unused) socket.destroy()
-      }
-      sweep()
-      const timer = setInterval(sweep, sweepMs)
+      const timer = setInterval(() => server.closeIdleConnections(), sweepMs)
       try {
         await closed
       } finally {

@@ -73,7 +73,9 @@ export function defineRoute<Query extends Schema, Body extends Schema | undefine
         res,
         params: req.params as Record<string, string>,
         query: validate(query, 'query', req.query) as Out<Query>,
-        body: (body === undefined ? undefined : validate(body, 'body', json?.value ?? {})) as Out<Body>,
+        body: (body === undefined
+          ? undefined
+          : validate(body, 'body', json === undefined ? {} : json.value)) as Out<Body>,
         bodyText: json?.text ?? '',
       })
       if (reply !== undefined) send(res, reply)
