@@ -150,6 +150,10 @@ export async function startGateway(config: Config, databaseUrl: string): Promise
         notReady: () => [...(draining ? ['draining'] : []), ...(serving ? [] : ['starting'])],
       },
     }
+    steps.push('deliveries', async () => {
+      await handOver.settled()
+      await deliveries.settled()
+    })
     const open = async (name: string, server: HttpServer, port: number): Promise<string> => {
       const url = await server.listen(config.PULLGATE_HOST, port)
       steps.push(name, server.close)
@@ -166,10 +170,6 @@ export async function startGateway(config: Config, databaseUrl: string): Promise
       config.PULLGATE_PORT,
     )
 
-    steps.push('deliveries', async () => {
-      await handOver.settled()
-      await deliveries.settled()
-    })
     steps.push('parked pulls', () => {
       return dispatcher.answerAll(Math.min(spreadMsMax, dispatcher.parked * spreadMsPerPull))
     })

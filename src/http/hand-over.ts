@@ -16,6 +16,8 @@ export type HandOver = {
   write(res: Response, payload: string, hold: Hold): void
   /** A further request has come on the socket: whoever sent it had read the answer before. */
   requestOn(socket: Socket): void
+  /** Whether an automatic acknowledgement on the socket waits for its evidence: closing it would destroy that. */
+  awaitsEvidence(socket: Socket): boolean
   /** Resolves when no answer is being written and no automatic acknowledgement waits for its evidence. */
   settled(): Promise<void>
 }
@@ -94,6 +96,7 @@ export function createHandOver(options: {
     requestOn(socket) {
       for (const confirm of [...(unproved.get(socket) ?? [])]) confirm()
     },
+    awaitsEvidence: (socket) => unproved.has(socket),
     settled() {
       if (underWay === 0) return Promise.resolve()
       return new Promise((resolve) => onSettled.push(resolve))

@@ -11,7 +11,12 @@ export type HttpServer = {
 
 const sweepMs = 50
 
-export function createHttpServer(onRequest: RequestListener, keepAliveMs: number): HttpServer {
+/** `isHeld` keeps a connection open during `close` although no answer is under way on it. */
+export function createHttpServer(
+  onRequest: RequestListener,
+  keepAliveMs: number,
+  isHeld: (socket: Socket) => boolean = () => false,
+): HttpServer {
   // Answers under way per connection. To Node a connection is idle once its answer was ended, written or not.
   const answers = new Map<Socket, number>()
   // TCP probes find executors that vanished without a word.
@@ -35,7 +40,7 @@ export function createHttpServer(onRequest: RequestListener, keepAliveMs: number
   })
   // server.close() calls it too. It also ends connections that clients opened in advance and never used.
   server.closeIdleConnections = () => {
-    for (const [socket, underWay] of answers) if (underWay === 0) socket.destroy()
+    for (const [socket, underWay] of answers) if (underWay === 0 && !isHeld(socket)) socket.destroy()
   }
 
   return {

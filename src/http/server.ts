@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import type { IncomingMessage } from 'node:http'
+import type { RequestListener } from 'node:http'
 import express from 'express'
 import type { ErrorRequestHandler, Express, RequestHandler } from 'express'
 import { GatewayError } from '../domain/errors.ts'
@@ -51,10 +51,12 @@ export function createApi(services: Services, options: ServerOptions, withAdmin:
   refuseOtherMethods(app, routes)
   finish(app, services.emit, options.bodyMaxBytes)
 
-  return createHttpServer((req: IncomingMessage, res) => {
-    services.handOver.requestOn(req.socket)
+  const { handOver } = services
+  const onRequest: RequestListener = (req, res) => {
+    handOver.requestOn(req.socket)
     app(req, res)
-  }, options.keepAliveMs)
+  }
+  return createHttpServer(onRequest, options.keepAliveMs, handOver.awaitsEvidence)
 }
 
 /** Health and metrics on a port of their own. */

@@ -51,8 +51,8 @@ export function useDatabase(): TestDatabase {
     session,
     query,
     async value(sql, values) {
-      const [row] = await query(sql, values)
-      return row && Object.values(row)[0]
+      const [row] = await query<Record<string, unknown>>(sql, values)
+      return Object.values(row ?? {})[0]
     },
   }
 }

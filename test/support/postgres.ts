@@ -41,7 +41,7 @@ async function startContainer(): Promise<TestServer> {
   const { PostgreSqlContainer } = await import('@testcontainers/postgresql')
   const options = Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`])
   const container = await new PostgreSqlContainer('postgres:18').withCommand(['postgres', ...options]).start()
-  return { url: container.getConnectionUri(), stop: async () => void (await container.stop()) }
+  return { url: container.getConnectionUri(), stop: () => container.stop().then(() => undefined) }
 }
 
 export function withDatabase(url: string, database: string): string {
