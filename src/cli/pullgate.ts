@@ -3,6 +3,7 @@ import { parseArgs } from 'node:util'
 import { SchemaError } from '../app.ts'
 import { readConfig } from '../config.ts'
 import type { Config } from '../config.ts'
+import { runningServerUrl } from '../db/embedded-url.ts'
 import { withClient } from '../db/home.ts'
 import { migrate, readRolesFile } from '../db/migrations.ts'
 import { serve } from '../main.ts'
@@ -16,6 +17,7 @@ const usage = `pullgate ${version}: publish jobs with one SQL call, pull them wi
   pullgate roles     create the roles pullgate_* in DATABASE_URL's cluster and grant them their rights
   pullgate health    exit 0 if the gateway on PULLGATE_PORT (or PULLGATE_ADMIN_PORT) is ready
   pullgate demo      gateway, publisher and executors at work; --once: 200 jobs, checked
+  pullgate url       the database: DATABASE_URL, or that of the Postgres which serve runs here
   pullgate version
 
 Settings come from the environment: see docs/configuration.md.
@@ -79,6 +81,9 @@ async function run(args: readonly string[]): Promise<number> {
       return runRoles(config)
     case 'health':
       return runHealth(config)
+    case 'url':
+      console.log(config.DATABASE_URL ?? runningServerUrl(config.PULLGATE_DATA_DIR))
+      return 0
     case 'demo':
       return demo(config, { once: values.once })
     default:

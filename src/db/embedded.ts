@@ -33,7 +33,7 @@ export type EmbeddedPostgres = {
   exited: Promise<void>
 }
 
-const passwordFile = 'pullgate-password'
+export const passwordFile = 'pullgate-password'
 const ownerSetting = 'pullgate.embedded_owner'
 const startTimeoutMs = 60_000
 const pollMs = 50

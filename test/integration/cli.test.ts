@@ -155,10 +155,15 @@ test('without DATABASE_URL serve brings its own Postgres, and takes it down on S
   const subscription = await gateway.subscribe('own')
   const id = await gateway.publish('own', '{"a":1}')
   expect((await gateway.pull(subscription, { wait: 10 })).body).toMatchObject({ id, jobSpec: { a: 1 } })
-  expect(existsSync(join(dataDir, 'postmaster.pid'))).toBe(true)
+  const shown = await runCli(['url'], { PULLGATE_DATA_DIR: dataDir })
+  const url = shown.output.trim()
+  await runOnce(url, `select pullgate.publish('own', '2')`)
+  expect((await gateway.pull(subscription, { wait: 10 })).body).toMatchObject({ jobSpec: 2 })
   gateway.signal('SIGTERM')
   expect(await gateway.exited).toBe(0)
   expect(existsSync(join(dataDir, 'postmaster.pid'))).toBe(false)
+  const gone = await runCli(['url'], { PULLGATE_DATA_DIR: dataDir })
+  expect([gone.exit, gone.output]).toEqual([1, expect.stringContaining('start it with `npm start`')])
 })
 
 test('demo --once publishes, checks and sums up, and leaves nothing behind', async () => {

@@ -54,7 +54,7 @@ export async function runLive(options: LiveOptions): Promise<number> {
     tally.forgetOld(remembered)
     const [p50, p99] = [tally.percentileMs(0.5), tally.percentileMs(0.99)]
     console.log(
-      `published ${published}  delivered ${tally.handOvers}  publish → executor p50 ${p50.toFixed(1)} ms  p99 ${p99.toFixed(1)} ms`,
+      `published ${published}  delivered ${tally.handOvers} (${tally.again} again)  publish → executor p50 ${p50.toFixed(1)} ms  p99 ${p99.toFixed(1)} ms`,
     )
     return Promise.resolve()
   })

@@ -4,6 +4,7 @@ export class Tally {
   readonly #received = new Map<string, { readonly text: string; readonly at: number }[]>()
   readonly #delaysMs: number[] = []
   #handOvers = 0
+  #again = 0
 
   /** `at`: before the call, on the monotonic clock; the job may be in hand before publish returns. */
   published(id: string, spec: string, at: number): void {
@@ -15,6 +16,7 @@ export class Tally {
   received(id: string, text: string, at: number): void {
     this.#handOvers += 1
     const earlier = this.#received.get(id) ?? []
+    if (earlier.length > 0) this.#again += 1
     this.#received.set(id, [...earlier, { text, at }])
     const job = this.#published.get(id)
     if (job !== undefined && earlier.length === 0) this.#delaysMs.push(at - job.at)
@@ -33,6 +35,11 @@ export class Tally {
 
   get handOvers(): number {
     return this.#handOvers
+  }
+
+  /** Hand-overs of jobs that had been handed over before: failed or given back. */
+  get again(): number {
+    return this.#again
   }
 
   get arrived(): number {
