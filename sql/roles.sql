@@ -78,6 +78,7 @@ grant execute on function
   pullgate.backstop(bigint[]),
   pullgate.upkeep(),
   pullgate.settle_complete(bigint, uuid, text),
+  pullgate.settle_completes(bigint[], uuid[], text[]),
   pullgate.settle_fail(bigint, uuid, text, boolean, double precision),
   pullgate.settle_release(bigint, uuid, double precision),
   pullgate.heartbeat(bigint, uuid, integer, text),

@@ -1,12 +1,16 @@
 import type { JobState } from '../domain/job-states.ts'
 import type { Settled, SettleStore } from '../domain/ports.ts'
-import type { JobId, SettleStatus } from '../domain/types.ts'
+import type { JobId, Lease, SettleStatus } from '../domain/types.ts'
+import { coalesce } from './coalesce.ts'
 import type { Database, Statement } from './database.ts'
 
 /** Settles and heartbeats by lease (sql/functions/settle.sql), outcomes by job id (outcome.sql). */
 
 const statements = {
-  complete: { name: 'settle_complete', text: 'select * from pullgate.settle_complete($1, $2, $3)' },
+  complete: {
+    name: 'settle_completes',
+    text: 'select * from pullgate.settle_completes($1::bigint[], $2::uuid[], $3::text[])',
+  },
   fail: { name: 'settle_fail', text: 'select * from pullgate.settle_fail($1, $2, $3, $4, $5)' },
   release: { name: 'settle_release', text: 'select * from pullgate.settle_release($1, $2, $3)' },
   heartbeat: { name: 'heartbeat', text: 'select * from pullgate.heartbeat($1, $2, $3, $4)' },
@@ -29,8 +33,24 @@ export function createSettleStore(database: Database): SettleStore {
     if (row === undefined) throw new Error(`pullgate.${statement.name} returned no row`)
     return row.state
   }
+  // By far the most frequent settle: those of all requests of a moment share a statement.
+  const complete = coalesce(
+    async (items: readonly { id: JobId; lease: Lease | null; result: string | null }[]) => {
+      const columns = [
+        items.map((item) => item.id),
+        items.map((item) => item.lease),
+        items.map((item) => item.result),
+      ]
+      const rows = await database.query<{ status: SettleStatus; state: JobState | null }>(
+        statements.complete,
+        columns,
+      )
+      return rows.map((row): Settled => ({ ...row, dueAt: null }))
+    },
+  )
+
   return {
-    complete: (id, lease, result) => settle(statements.complete, [id, lease, result]),
+    complete: (id, lease, result) => complete({ id, lease, result }),
     fail: (id, lease, error, retry, retryAfterSeconds) =>
       settle(statements.fail, [id, lease, error, retry, retryAfterSeconds]),
     release: (id, lease, delaySeconds) => settle(statements.release, [id, lease, delaySeconds]),

@@ -50,6 +50,7 @@ const gatewayOnly = [
   'retry(bigint)',
   'run_due(integer)',
   'settle_complete(bigint,uuid,text)',
+  'settle_completes(bigint[],uuid[],text[])',
   'settle_fail(bigint,uuid,text,boolean,double precision)',
   'settle_release(bigint,uuid,double precision)',
   'snapshot_jobs(double precision)',
