@@ -1,7 +1,7 @@
 import type pg from 'pg'
 import { beforeAll, expect, test } from 'vitest'
 import { useDatabase, waitsForLock } from '../support/database.ts'
-import { byLease, complete, readJob, rows, runningJob } from './jobs.ts'
+import { byLease, complete, readJob, release, rows, runningJob } from './jobs.ts'
 
 const database = useDatabase()
 let session: pg.Client
@@ -29,7 +29,9 @@ test('many completes at once give what each alone would give, in the order given
   const two = await runningJob(session, 'many')
   const done = await runningJob(session, 'many')
   const stale = await runningJob(session, 'many')
+  const released = await runningJob(session, 'many')
   await complete(session, done, '"before"')
+  await release(session, released)
   const auto = await runningJob(session, 'many-auto', { ack: 'auto' })
   await byLease(session, 'confirm', [auto])
   const answers = await settle(session, [
@@ -39,13 +41,15 @@ test('many completes at once give what each alone would give, in the order given
     { ...one, result: '{"n":  1}' },
     done,
     { id: auto.id, lease: null, result: '3' },
+    released,
   ])
-  expect(answers).toEqual([ok, unknown, lost, ok, ok, ok])
+  expect(answers).toEqual([ok, unknown, lost, ok, ok, ok, lost])
   const results = await Promise.all(
     [one, two, done, auto].map(async ({ id }) => (await readJob(session, id))['result']),
   )
   expect(results).toEqual(['{"n":  1}', '{"n": 2}', '"before"', '3'])
   expect(await readJob(session, stale.id)).toMatchObject({ state: 'running' })
+  expect(await readJob(session, released.id)).toMatchObject({ state: 'ready' })
 })
 
 test('a job named twice is completed once: the same lease again is ok, another is lost', async () => {
