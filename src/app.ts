@@ -10,7 +10,7 @@ import { createDeliveries } from './dispatch/deliveries.ts'
 import { createDispatcher } from './dispatch/dispatcher.ts'
 import { createDueWork } from './dispatch/due-work.ts'
 import { createSubscriptionDirectory } from './dispatch/subscription-directory.ts'
-import { countsOf, createUpkeep } from './dispatch/upkeep.ts'
+import { countsByTopic, createUpkeep } from './dispatch/upkeep.ts'
 import { createWakes } from './dispatch/wakes.ts'
 import { systemClock } from './domain/clock.ts'
 import type { Emit } from './domain/events.ts'
@@ -135,7 +135,7 @@ export async function startGateway(config: Config, databaseUrl: string): Promise
       },
       queueCounts: () => {
         const latest = upkeep.latest()
-        return latest && { takenAt: latest.takenAt, counts: (topic: string) => countsOf(latest, topic) }
+        return latest && { takenAt: latest.takenAt, counts: countsByTopic(latest) }
       },
       wait: { defaultSeconds: config.PULLGATE_WAIT_SECONDS, maxSeconds: config.PULLGATE_MAX_WAIT_SECONDS },
       parkedMax: config.PULLGATE_MAX_PARKED,

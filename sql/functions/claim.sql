@@ -79,7 +79,8 @@ begin
       update pullgate.job j set
           state = 'running',
           attempts = j.attempts + 1,
-          deliveries = j.deliveries + 1,
+          -- Releases have no ceiling; a claim that failed on one job would fail for its whole topic.
+          deliveries = least(j.deliveries::integer + 1, 32767),
           claimed_at = v_now,
           lease = gen_random_uuid(),
           settled = null,

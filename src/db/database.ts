@@ -34,9 +34,9 @@ export type Database = {
 /** Server-side reasons that pass: shutdown, start-up, too many connections, time-outs, serialization, resources. */
 const passing = /^(08|40|53|57|58)|^55P03$|^25P0[34]$/
 
+/** Of what the server said only: EPIPE, too, has five capital letters. */
 function sqlStateOf(error: unknown): string | undefined {
-  if (!(error instanceof Error) || !('code' in error) || typeof error.code !== 'string') return undefined
-  return /^[0-9A-Z]{5}$/.test(error.code) ? error.code : undefined
+  return error instanceof pg.DatabaseError ? error.code : undefined
 }
 
 /**

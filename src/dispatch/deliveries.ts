@@ -14,9 +14,10 @@ export type Deliveries = {
   settled(): Promise<void>
 }
 
-// Confirmations are worth repeating while the 15 s lease of an automatic acknowledgement runs.
+// A report counts until its job is claimed again, also after the lease ended, and while the database is away nobody
+// claims: one that was given up would let a job that was delivered run twice. So it outlasts a restart or failover.
 const retryMs = 500
-const triesMax = 24
+const triesMax = 600
 const pendingMax = 100_000
 const batchMax = 500
 

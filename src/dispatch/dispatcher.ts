@@ -93,26 +93,17 @@ export function createDispatcher({ store, deliveries, clock, emit }: DispatcherO
       topic.again = undefined
       // Whoever comes while the claim is under way is served by the one that follows.
       const tried = new Set(topic.leaving)
-      const { reserved, result } = await claimOnce(topic, next)
+      const { reserved, result } = await claimOnce(topic, next, tried)
       for (const waiter of reserved) if (topic.leaving.has(waiter)) tried.add(waiter)
       if (result === 'short') endTries(topic, tried)
       unreserve(reserved)
-      followUp(topic, result)
+      if (result === 'full') claimSoon(topic, { cause: 'backlog', wokenAt: clock.now(), catchUp: false })
       next = wokenMeanwhile(topic)
     }
     topic.claiming = false
     claimsInFlight -= 1
     room.forgetIfUnused(topic)
     if (claimsInFlight === 0) onQuiet?.()
-  }
-
-  function followUp(topic: Topic, result: 'full' | 'short' | 'failed'): void {
-    const wokenAt = clock.now()
-    if (result === 'full') claimSoon(topic, { cause: 'backlog', wokenAt, catchUp: false })
-    // A try that the failed claim had no room for is still owed.
-    if (result === 'failed' && topic.leaving.size > 0) {
-      claimSoon(topic, { cause: 'arrival', wokenAt, catchUp: true })
-    }
   }
 
   // Read through a function: kicks set it while the claim is awaited.
@@ -138,6 +129,7 @@ export function createDispatcher({ store, deliveries, clock, emit }: DispatcherO
   async function claimOnce(
     topic: Topic,
     { cause, wokenAt, catchUp }: Wake,
+    tried: Iterable<Waiter>,
   ): Promise<{ readonly reserved: readonly Waiter[]; readonly result: 'full' | 'short' | 'failed' }> {
     const reserved = reserve(topic, claimJobsMax, catchUp)
     const slots = toSlots(reserved)
@@ -161,10 +153,12 @@ export function createDispatcher({ store, deliveries, clock, emit }: DispatcherO
         seconds: seconds(),
         error: error instanceof Error ? error : new Error(String(error)),
       })
-      // Those who were parked before stay: resync and backstop come when the database does.
-      for (const waiter of reserved) {
-        if (waiter.tried && !topic.leaving.has(waiter)) continue
-        if (room.leave(waiter)) waiter.answer({ kind: 'error', error })
+      // Those who were parked before stay: resync and backstop come when the database does. Those who wanted one try
+      // have had it, also where the claim had no room for them: a claim for them at once would fail as well.
+      for (const waiter of new Set([...reserved, ...tried])) {
+        if (waiter.reservedBy !== undefined && waiter.reservedBy !== topic.id) passOver(waiter, topic.id)
+        else if (waiter.tried && !topic.leaving.has(waiter)) continue
+        else if (room.leave(waiter)) waiter.answer({ kind: 'error', error })
       }
       return { reserved, result: 'failed' }
     }
@@ -188,7 +182,6 @@ export function createDispatcher({ store, deliveries, clock, emit }: DispatcherO
     for (const waiter of reserved) {
       const { passedOver = [], lastTries } = waiter
       waiter.reservedBy = undefined
-      waiter.passedOver = undefined
       if (waiter.ended && room.leave(waiter)) waiter.answer({ kind: 'ended' })
       for (const id of passedOver) if (waiter.parked && (lastTries?.has(id) ?? true)) missed.add(id)
     }

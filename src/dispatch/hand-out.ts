@@ -12,9 +12,9 @@ export function passOver(waiter: Waiter, topic: TopicId): void {
 
 /**
  * The waiters that the next claim is for, first in, first out, up to `jobsMax` jobs. One that counts on another
- * topic's claim remembers that this topic wanted it. The last one may be left out of a claim that is nearly full:
- * a waiter's share is never split over two claims. A claim that only catches up passes nobody over: two topics
- * would kick each other for ever.
+ * topic's claim remembers that this topic wanted it, until one of this topic counts on it. The last one may be left
+ * out of a claim that is nearly full: a waiter's share is never split over two claims. A claim that only catches up
+ * is for those whom it is owed to, and adds nobody to them: two topics would kick each other for ever.
  */
 export function reserve(topic: Queue, jobsMax: number, catchUp = false): Waiter[] {
   const reserved: Waiter[] = []
@@ -25,8 +25,11 @@ export function reserve(topic: Queue, jobsMax: number, catchUp = false): Waiter[
       if (!catchUp) passOver(waiter, topic.id)
       continue
     }
+    const owed = waiter.passedOver?.has(topic.id) === true || waiter.lastTries?.has(topic.id) === true
+    if (catchUp && !owed) continue
     if (jobs + waiter.max > jobsMax && jobs > 0) break
     waiter.reservedBy = topic.id
+    waiter.passedOver?.delete(topic.id)
     reserved.push(waiter)
     jobs += waiter.max
   }

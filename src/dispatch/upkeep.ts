@@ -86,11 +86,14 @@ export function createUpkeep(options: {
   }
 }
 
-/** One topic's part of the counts. */
-export function countsOf(snapshot: Snapshot, topic: string): TopicCounts {
-  const own = snapshot.counts.filter((count) => count.topic === topic)
-  return {
-    jobs: Object.fromEntries(own.map(({ state, jobs }) => [state, jobs])),
-    oldestReadySeconds: own.find(({ state }) => state === 'ready')?.oldestSeconds ?? null,
+/** Looks up one topic's part of the counts. They are grouped once: a filter per topic took seconds for 10,000. */
+export function countsByTopic(snapshot: Snapshot): (topic: string) => TopicCounts {
+  const byTopic = new Map<string, { jobs: Record<string, number>; oldestReadySeconds: number | null }>()
+  for (const { topic, state, jobs, oldestSeconds } of snapshot.counts) {
+    const own = byTopic.get(topic) ?? { jobs: {}, oldestReadySeconds: null }
+    own.jobs[state] = jobs
+    if (state === 'ready') own.oldestReadySeconds = oldestSeconds
+    byTopic.set(topic, own)
   }
+  return (topic) => byTopic.get(topic) ?? { jobs: {}, oldestReadySeconds: null }
 }

@@ -21,7 +21,7 @@ export type Waiter = {
   readonly answer: (answer: Answer) => void
   /** The topic whose claim counts on this waiter; another topic's claim leaves it alone meanwhile. */
   reservedBy: TopicId | undefined
-  /** Topics that were woken while it was reserved elsewhere. */
+  /** Topics that were woken while it was reserved elsewhere, and have not claimed for it since. */
   passedOver: Set<TopicId> | undefined
   parked: boolean
   /** A claim has come back for it before: a later one that fails is no answer. */

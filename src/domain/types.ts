@@ -35,15 +35,7 @@ export type ClaimedJob = {
 }
 
 /** Why a topic is looked at. `backlog`: the claim before it found as many jobs as it asked for. */
-export const wakeCauses = [
-  'arrival',
-  'notification',
-  'due',
-  'release',
-  'resync',
-  'backstop',
-  'backlog',
-] as const
+export const wakeCauses = ['arrival', 'notification', 'due', 'resync', 'backstop', 'backlog'] as const
 export type WakeCause = (typeof wakeCauses)[number]
 
 export const pullOutcomes = ['jobs', 'empty', 'aborted', 'ended', 'rejected', 'draining', 'error'] as const

@@ -31,6 +31,8 @@ type Hold = {
 // `finish` only says that the bytes are with the operating system. A host that closes without having read them
 // answers with RST (RFC 1122 4.2.2.13), on a direct connection within a round trip.
 const evidenceMs = 1000
+// Below the 15 s that a job runs until its automatic acknowledgement is confirmed (pullgate.claim).
+const autoWriteMs = 12_000
 
 export function createHandOver(options: {
   readonly deliveries: Deliveries
@@ -78,7 +80,12 @@ export function createHandOver(options: {
         return
       }
       underWay += 1
+      // Once the hold has ended, another executor gets what a slow reader is still being sent: an answer that was cut
+      // off is run by nobody.
+      const writeMs = ack === 'auto' ? autoWriteMs : 1000 * Math.min(...jobs.map((job) => job.leaseSeconds))
+      const late = clock.after(writeMs, () => socket.destroy())
       const broken = () => {
+        late.cancel()
         deliveries.doubt(jobs)
         finished()
       }
@@ -87,6 +94,7 @@ export function createHandOver(options: {
         // Node says so as well when a reset has thrown the unwritten rest away.
         if (socket.destroyed) return
         res.off('close', broken)
+        late.cancel()
         emit({ type: 'response written', wakeSeconds: (clock.now() - wokenAt) / 1000 })
         if (ack === 'auto') awaitEvidence(socket, jobs)
         else finished()

@@ -1,11 +1,24 @@
 import { describe, expect, test } from 'vitest'
-import { createDispatchWorld, told } from '../support/fake-dispatch.ts'
+import { createDispatchWorld, findNothing, told } from '../support/fake-dispatch.ts'
 import type { DispatchWorld } from '../support/fake-dispatch.ts'
 import { idle } from '../support/fake-clock.ts'
 import { job, subscription } from '../support/fake-job-store.ts'
 
 const s = subscription('s')
 const t = subscription('t')
+
+test('a pull that waits for one try behind a full claim that fails is told so: no claim follows at once', async () => {
+  const world = createDispatchWorld()
+  const one = subscription('one', ['a'])
+  for (let n = 0; n < 200; n += 1) world.pull(one)
+  await findNothing(world)
+  const last = world.pull(one, { waitMs: 0 })
+  world.store.nextClaim().fail(new Error('no database'))
+  await idle()
+  expect(told(last)).toEqual(['error'])
+  expect(world.store.claim.open).toEqual([])
+  expect(world.dispatcher.parked).toBe(200)
+})
 
 describe('the job of a pull that is gone', () => {
   /** Three pulls in one claim. */

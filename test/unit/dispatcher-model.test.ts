@@ -5,8 +5,8 @@ import type { Model, Step } from './dispatcher-model.ts'
 
 // Random pulls, jobs, claims, losses and times against a database of a few lines: see dispatcher-model.ts.
 
-const topic = fc.constantFrom('a', 'b')
-const subscription = fc.constantFrom('only a', 'also a', 'only b', 'both')
+const topic = fc.constantFrom('a', 'b', 'c')
+const subscription = fc.constantFrom('only a', 'also a', 'only b', 'both', 'three')
 
 const step: fc.Arbitrary<Step> = fc.oneof(
   {

@@ -40,13 +40,14 @@ const subscriptions = new Map(
     subscription('also a', ['a']),
     subscription('only b', ['b']),
     subscription('both', ['a', 'b']),
+    subscription('three', ['a', 'b', 'c']),
   ].map((one) => [one.id, one]),
 )
 
 /** The dispatcher, a database of a few lines, and what must hold between them. */
 export function createModel(): Model {
   const { clock, store, dispatcher, givenBack } = createDispatchWorld()
-  const ready = new Map<TopicId, string[]>([['a', []], ['b', []]]) // prettier-ignore
+  const ready = new Map<TopicId, string[]>([['a', []], ['b', []], ['c', []]]) // prettier-ignore
   const topicOf = new Map<string, TopicId>()
   const taken = new Set<string>()
   const stranded = new Set<string>()

@@ -34,6 +34,18 @@ describe('a pull on several topics', () => {
     expect(store.claim.open).toHaveLength(0)
   })
 
+  test('of three topics misses none: a claim that catches up leaves the debts of the others', async () => {
+    const { store, pull } = createDispatchWorld()
+    const one = pull(subscription('three', ['a', 'b', 'c']))
+    for (const topic of ['a', 'b']) {
+      store.nextClaim(topic).give()
+      await idle()
+    }
+    store.nextClaim('c').give('1')
+    await idle()
+    expect(told(one)).toEqual(['1'])
+  })
+
   test('is passed over by a claim for others, who are served', async () => {
     const world = createDispatchWorld()
     const { store, dispatcher, pull } = world

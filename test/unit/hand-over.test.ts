@@ -32,6 +32,18 @@ describe('explicit acknowledgement', () => {
 })
 
 describe('automatic acknowledgement', () => {
+  test('is in doubt, and the answer is cut off, when it cannot be written while the hold lasts', async () => {
+    const { res } = await world.ask()
+    const closed = closeOf(res)
+    world.handOver.write(res, large, world.hold('auto', '1'))
+    world.clock.advance(11_999)
+    expect(world.reported).toEqual([])
+    world.clock.advance(1)
+    await closed
+    expect(world.reported).toEqual(['doubt 1'])
+    expect(world.clock.timers()).toEqual([])
+  })
+
   test('is confirmed by the next request on the connection', async () => {
     const { client, res } = await world.ask()
     await world.deliver(client, res, 'auto')

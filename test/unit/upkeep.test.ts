@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { countsOf, createUpkeep } from '../../src/dispatch/upkeep.ts'
+import { countsByTopic, createUpkeep } from '../../src/dispatch/upkeep.ts'
 import type { GatewayEvent } from '../../src/domain/events.ts'
 import type { Snapshot } from '../../src/domain/ports.ts'
 import { createFakeClock, idle } from '../support/fake-clock.ts'
@@ -76,9 +76,12 @@ describe('the counts', () => {
   })
 
   test('of a topic are its own', () => {
-    expect(countsOf(snapshot, 'jobs_a')).toEqual({ jobs: { ready: 3, running: 2 }, oldestReadySeconds: 7 })
-    expect(countsOf(snapshot, 'jobs_b')).toEqual({ jobs: { running: 9 }, oldestReadySeconds: null })
-    expect(countsOf(snapshot, 'jobs_c')).toEqual({ jobs: {}, oldestReadySeconds: null })
+    expect(countsByTopic(snapshot)('jobs_a')).toEqual({
+      jobs: { ready: 3, running: 2 },
+      oldestReadySeconds: 7,
+    })
+    expect(countsByTopic(snapshot)('jobs_b')).toEqual({ jobs: { running: 9 }, oldestReadySeconds: null })
+    expect(countsByTopic(snapshot)('jobs_c')).toEqual({ jobs: {}, oldestReadySeconds: null })
   })
 })
 

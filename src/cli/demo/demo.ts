@@ -1,3 +1,6 @@
+import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { startGateway } from '../../app.ts'
 import type { Config } from '../../config.ts'
 import { openDatabase } from '../../db/database.ts'
@@ -24,10 +27,13 @@ export async function demo(config: Config, { once }: { readonly once: boolean })
     throw new Error('PULLGATE_URL needs DATABASE_URL: the database of that gateway, to publish to')
   }
   const signal = firstSignal()
+  const temporary = config.DATABASE_URL === undefined && config.PULLGATE_DATA_DIR === undefined
+  const parent = temporary ? temporaryDir() : undefined
   const home = await openHome({
     url: config.DATABASE_URL,
-    dataDir: config.PULLGATE_DATA_DIR ?? (config.DATABASE_URL === undefined ? temporaryDataDir() : undefined),
-    keep: false,
+    dataDir: parent === undefined ? config.PULLGATE_DATA_DIR : join(parent, 'postgres'),
+    // A directory that was named may hold the jobs of `npm start`.
+    keep: !temporary,
   })
   try {
     const url = config.PULLGATE_URL?.replace(/\/$/, '')
@@ -49,7 +55,7 @@ export async function demo(config: Config, { once }: { readonly once: boolean })
             queue,
             gateway: target,
             databaseUrl: home.url,
-            showDatabaseUrl: config.DATABASE_URL === undefined,
+            showDatabaseUrl: temporary,
             signal,
           })
     } finally {
@@ -58,12 +64,15 @@ export async function demo(config: Config, { once }: { readonly once: boolean })
     }
   } finally {
     await home.close()
+    if (parent !== undefined) rmSync(parent, { recursive: true, force: true })
   }
 }
 
-/** One run shares neither data nor port with another. */
-function temporaryDataDir(): string {
-  return `${process.env.TMPDIR ?? '/tmp'}/pullgate-demo-${process.pid}/postgres`
+/** One run shares neither data nor port with another. The account that runs Postgres may enter it. */
+function temporaryDir(): string {
+  const dir = mkdtempSync(join(tmpdir(), 'pullgate-demo-'))
+  chmodSync(dir, 0o755)
+  return dir
 }
 
 function forDemo(config: Config, once: boolean): Config {

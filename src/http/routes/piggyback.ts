@@ -1,6 +1,7 @@
 import type { z } from 'zod'
 import type { JobId, SettleStatus } from '../../domain/types.ts'
 import { cutJson } from '../json-text.ts'
+import { jobId } from '../lookup.ts'
 import type { pullBody, Settled } from '../schemas.ts'
 import type { Services } from '../services.ts'
 import { toGatewayError } from '../problem.ts'
@@ -31,6 +32,8 @@ export async function settleAll(
 
   const report = async (id: JobId, apply: () => Promise<SettleStatus>): Promise<Settled> => {
     try {
+      // An id beyond bigint is one of no job; Postgres would call it an error.
+      jobId(id)
       const status = await apply()
       if (status === 'ok') return { id, status: 200 }
       return status === 'lost'
