@@ -21,8 +21,8 @@ export type Dispatcher = {
   leave(waiter: Waiter): boolean
   kick(topic: TopicId, cause: WakeCause): 'woke' | 'idle'
   kickAll(cause: WakeCause): void
-  /** Answers the pulls of subscriptions that ended. */
-  endSubscriptions(ids: readonly SubscriptionId[]): void
+  /** Answers the pulls of subscriptions that ended; resolves when all have been, also those that a claim counts on. */
+  endSubscriptions(ids: readonly SubscriptionId[]): Promise<void>
   readonly parked: number
   parkedFor(subscription: SubscriptionId): number
   parkedOn(topic: string): number
@@ -49,6 +49,7 @@ export function createDispatcher({ store, deliveries, clock, emit }: DispatcherO
   let draining = false
   let claimsInFlight = 0
   let onQuiet: (() => void) | undefined
+  const onUnreserved: (() => void)[] = []
 
   function park(waiter: Waiter, waitMs: number): void {
     if (draining) {
@@ -179,6 +180,7 @@ export function createDispatcher({ store, deliveries, clock, emit }: DispatcherO
 
   function unreserve(reserved: readonly Waiter[]): void {
     const missed = new Set<TopicId>()
+    for (const resolve of onUnreserved.splice(0)) resolve()
     for (const waiter of reserved) {
       const { passedOver = [], lastTries } = waiter
       waiter.reservedBy = undefined
@@ -200,7 +202,7 @@ export function createDispatcher({ store, deliveries, clock, emit }: DispatcherO
     kickAll(cause) {
       for (const { id } of room.topics()) kick(id, cause)
     },
-    endSubscriptions(ids) {
+    async endSubscriptions(ids) {
       const gone = new Set(ids.filter((id) => room.parkedFor(id) > 0))
       if (gone.size === 0) return
       for (const topic of room.topics()) {
@@ -210,6 +212,9 @@ export function createDispatcher({ store, deliveries, clock, emit }: DispatcherO
           waiter.ended = true
           if (waiter.reservedBy === undefined && room.leave(waiter)) waiter.answer({ kind: 'ended' })
         }
+      }
+      while (!draining && [...gone].some((id) => room.parkedFor(id) > 0)) {
+        await new Promise<void>((resolve) => onUnreserved.push(resolve))
       }
     },
     get parked() {

@@ -57,7 +57,7 @@ export function createDueWork({ store, dispatcher, clock, emit, backstopMs }: Du
     try {
       const { readyTopics, ended, dueInMs } = await store.backstop(dispatcher.topicsWithWaiters())
       for (const topic of readyTopics) dispatcher.kick(topic, 'backstop')
-      dispatcher.endSubscriptions(ended)
+      void dispatcher.endSubscriptions(ended)
       if (dueInMs !== null) scheduleDue(dueInMs)
     } catch (error) {
       failed('backstop', error)

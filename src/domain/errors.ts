@@ -7,6 +7,7 @@ export const errorTable = {
   'invalid-topic': { status: 400, title: 'The topic name is not valid', sqlState: 'PL001' },
   'invalid-job-spec': { status: 400, title: 'The value is not JSON', sqlState: 'PL003' },
   'invalid-option': { status: 400, title: 'A publish option is out of range', sqlState: 'PL005' },
+  'foreign-origin': { status: 403, title: 'A web page of another origin may not do this' },
   'topic-not-found': { status: 404, title: 'There is no such topic', sqlState: 'PL002' },
   'subscription-not-found': { status: 404, title: 'There is no such subscription' },
   'job-not-found': { status: 404, title: 'There is no such job', sqlState: 'PL006' },

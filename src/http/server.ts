@@ -89,9 +89,17 @@ function createExpress(clock: Clock, emit: Emit): Express {
         id,
       })
     })
+    // A POST without a body needs no preflight: any page that a person on this machine opens could send it.
+    if (isForeign(req.get('origin'), req.get('host'))) {
+      throw new GatewayError('foreign-origin', { detail: 'executors and tools send no Origin header' })
+    }
     next()
   })
   return app
+}
+
+function isForeign(origin: string | undefined, host: string | undefined): boolean {
+  return origin !== undefined && (!URL.canParse(origin) || new URL(origin).host !== host)
 }
 
 /** Metrics are labelled with the route's template: a path would be a label without bounds. */

@@ -197,6 +197,16 @@ test('a body of another type is 415 and says what would do; zero bytes are no bo
   expect((await request('POST', '/subscriptions', typed)).status).toBe(200)
 })
 
+test('a request that a browser sends for a page of another origin is refused', async () => {
+  const { host } = new URL(gateway().url)
+  for (const origin of ['http://evil.example', 'null', 'http://127.0.0.1:1']) {
+    const answer = await request('POST', '/jobs/1/cancel', { headers: { Origin: origin } })
+    expectProblem(answer, 403, 'foreign-origin')
+  }
+  const own = await request('POST', '/jobs/999999/cancel', { headers: { Origin: `http://${host}` } })
+  expectProblem(own, 404, 'job-not-found')
+})
+
 test('a method that a path does not take is 405 with Allow, an unknown path 404', async () => {
   for (const [method, path, allow] of [
     ['PUT', '/subscriptions', 'POST, GET'],

@@ -17,7 +17,7 @@ export function createDueWorld(options: { random?: number; parked?: number } = {
     parked: options.parked ?? 1,
     topicsWithWaiters: () => ['a', 'b'],
     kick: (topic: string, cause: string) => (kicks.push(`${topic} ${cause}`), 'woke' as const),
-    endSubscriptions: (ids: readonly string[]) => void ended.push(...ids),
+    endSubscriptions: (ids: readonly string[]) => (ended.push(...ids), Promise.resolve()),
   }
   const emit = (event: GatewayEvent) => void events.push(event)
   const work = createDueWork({ store, dispatcher, clock, emit, backstopMs })

@@ -115,7 +115,7 @@ describe('a subscription that ended', () => {
       store.nextClaim().give()
       await idle()
     }
-    dispatcher.endSubscriptions(['s', 'never heard of'])
+    void dispatcher.endSubscriptions(['s', 'never heard of'])
     expect(pulls.map(told)).toEqual([['ended'], [], ['ended']])
     expect(dispatcher.parked).toBe(1)
   })
@@ -135,7 +135,7 @@ describe('a subscription that ended', () => {
     for (const jobs of [true, false]) {
       const { store, dispatcher, pull } = createDispatchWorld()
       const one = pull(s)
-      dispatcher.endSubscriptions(['s'])
+      void dispatcher.endSubscriptions(['s'])
       expect(told(one)).toEqual([])
       store
         .nextClaim()
@@ -148,7 +148,7 @@ describe('a subscription that ended', () => {
   test('is answered after the claim that counts on its pull, if that one did not see the end', async () => {
     const { store, dispatcher, pull } = createDispatchWorld()
     const one = pull(s)
-    dispatcher.endSubscriptions(['s'])
+    void dispatcher.endSubscriptions(['s'])
     store.nextClaim().give()
     await idle()
     expect(told(one)).toEqual(['ended'])

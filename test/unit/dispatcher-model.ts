@@ -160,7 +160,7 @@ export function createModel(): Model {
         break
       case 'end':
         ended.add(step.subscription)
-        notifications.push(() => dispatcher.endSubscriptions([step.subscription]))
+        notifications.push(() => void dispatcher.endSubscriptions([step.subscription]))
         break
     }
     await settle()
@@ -190,7 +190,7 @@ export function createModel(): Model {
       else await run({ kind: 'reply', index: rounds })
     }
     // What the backstop says of the last 10 s.
-    dispatcher.endSubscriptions([...ended])
+    void dispatcher.endSubscriptions([...ended])
     await settle()
   }
 

@@ -23,7 +23,7 @@ const happenings: Record<string, Happening> = {
   leave: (world, pull) => leaves(world, pull),
   death: (_world, pull) => void (pull.live = false),
   deadline: ({ clock }) => clock.advance(waitMs),
-  end: ({ dispatcher }) => dispatcher.endSubscriptions(['s']),
+  end: ({ dispatcher }) => void dispatcher.endSubscriptions(['s']),
   kick: ({ dispatcher }) => void dispatcher.kick('b', 'notification'),
   drain: ({ dispatcher, clock }) => {
     void dispatcher.stopClaiming()
@@ -73,7 +73,7 @@ async function run(order: readonly string[], topics: string[], inOneTick: boolea
   expect(world.clock.timers(), 'timers of a pull that has ended').toEqual([])
   leaves(world, pull)
   world.clock.advance(10 * waitMs)
-  world.dispatcher.endSubscriptions(['s'])
+  void world.dispatcher.endSubscriptions(['s'])
   world.dispatcher.kickAll('resync')
   await idle()
   expect(endings(), 'settled once for all').toBe(1)

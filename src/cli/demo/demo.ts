@@ -99,6 +99,7 @@ async function runOnce(queue: QueueStore, gateway: string, signal: Promise<unkno
     const spec = specs[n % specs.length]?.text ?? ''
     const at = performance.now()
     tally.published(await queue.publish(demoTopic, spec, {}), spec, at)
+    if (tally.arrived === onceJobs) allArrived()
     // Slower than the executors work, so that the times show waking and not waiting.
     await new Promise((resolve) => setTimeout(resolve, 5))
   }

@@ -42,8 +42,9 @@ export class Tally {
     return this.#again
   }
 
+  /** Of the jobs published here; a topic may hold others from before. */
   get arrived(): number {
-    return this.#received.size
+    return [...this.#published.keys()].filter((id) => this.#received.has(id)).length
   }
 
   percentileMs(part: number): number {

@@ -80,7 +80,7 @@ export function subscriptionRoutes({ subscriptions, directory, dispatcher }: Ser
         if (gone === null) found(undefined)
         directory.forget([id])
         // Here at once; elsewhere the notification, or the backstop within a second.
-        dispatcher.endSubscriptions([id])
+        await dispatcher.endSubscriptions([id])
         return { status: 204 }
       },
     }),
