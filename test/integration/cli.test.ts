@@ -175,6 +175,13 @@ test('demo --once publishes, checks and sums up, and leaves nothing behind', asy
   expect(output).not.toContain('postgres://')
 }, 60_000)
 
+test('demo keeps a data directory that it was given: it may hold the jobs of serve', async () => {
+  const dataDir = join(scratchDir(), 'postgres')
+  const { exit, output } = await runCli(['demo', '--once'], { PULLGATE_DATA_DIR: dataDir })
+  expect(exit, output).toBe(0)
+  expect(existsSync(join(dataDir, 'PG_VERSION'))).toBe(true)
+}, 60_000)
+
 test('what the command does not know is an error that leads to the help', async () => {
   const [unknown, help, surplus] = await Promise.all([
     runCli(['sevre']),

@@ -208,6 +208,14 @@ test('settles in a pull: each has its status, the refused stop no other, and the
   expect(jobsOf(repeated)).toHaveLength(1)
 })
 
+test('a settle of an id that no job can have is 404, as the single call is', async () => {
+  const subscription = await gateway.subscribe('beyond')
+  const id = '9999999999999999999'
+  const json = { complete: [{ id, lease: noLease }] }
+  const answer = await gateway.pull(subscription, { max: 1, wait: 0, json })
+  expect(answer.body.settled).toEqual([{ id, status: 404, code: 'job-not-found' }])
+})
+
 test('settles are applied although the pull is refused, and are in that answer', async () => {
   const subscription = await gateway.subscribe('refused-pull')
   await gateway.request('DELETE', `/subscriptions/${subscription}`)

@@ -232,6 +232,11 @@ describe('a job published in a transaction that commits late', () => {
     )
     await two.query('commit')
   })
+  test('a job that was released again and again is still claimed when its count is full', async () => {
+    const id = await publish(one, 'worn')
+    await rows(one, 'update pullgate.job set deliveries = 32767 where id = $1', [id])
+    expect(await claim(one, 'worn', await subscribe(one, 'worn'))).toMatchObject([{ id }])
+  })
   test('the sequence keeps no numbers back in a session', async () => {
     const cache = `select seqcache from pg_sequence where seqrelid = 'pullgate.job_seq'::regclass`
     expect(await value(one, cache)).toBe('1')
