@@ -124,6 +124,24 @@ begin
 end
 $$;
 
+-- The jobs of these claims, locked in the order of their ids, as by every function that locks several: those whose
+-- lease still counts, also after it ended.
+create or replace function pullgate.lock_claims(p_ids bigint[], p_leases uuid[])
+returns setof pullgate.job
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+begin
+  return query
+    select j.* from pullgate.job j
+      join unnest(p_ids, p_leases) as p (id, lease) on p.id = j.id and p.lease = j.lease
+      where j.settled is null and j.state in ('running', 'ready', 'orphaned')
+      order by j.id
+      for update of j;
+end
+$$;
+
 -- Takes claims back that reached nobody: ready again at once, no attempt spent, the lease dead. Counts also after the
 -- lease ended, until the job is claimed again. Compare-and-set on the lease; returns how many there were.
 create or replace function pullgate.give_back(p_ids bigint[], p_leases uuid[])
@@ -135,14 +153,7 @@ declare
   v_job pullgate.job;
   v_count integer := 0;
 begin
-  -- In the order of the ids, as every function that locks several jobs.
-  for v_job in
-    select j.* from pullgate.job j
-      join unnest(p_ids, p_leases) as p (id, lease) on p.id = j.id and p.lease = j.lease
-      where j.settled is null and j.state in ('running', 'ready', 'orphaned')
-      order by j.id
-      for update of j
-  loop
+  for v_job in select * from pullgate.lock_claims(p_ids, p_leases) loop
     v_count := v_count + 1;
     perform pullgate.undo_claim(v_job);
   end loop;
@@ -161,15 +172,7 @@ declare
   v_job pullgate.job;
   v_count integer := 0;
 begin
-  for v_job in
-    select j.* from pullgate.job j
-      join unnest(p_ids, p_leases) as p (id, lease) on p.id = j.id and p.lease = j.lease
-      where j.auto_ack and j.settled is null
-        -- The short lease may have ended first; until the job is claimed again the confirmation counts.
-        and j.state in ('running', 'ready', 'orphaned')
-      order by j.id
-      for update of j
-  loop
+  for v_job in select * from pullgate.lock_claims(p_ids, p_leases) c where c.auto_ack loop
     v_count := v_count + 1;
     if v_job.dedupe_key is null then
       perform pullgate.finish(v_job, 'delivered');
@@ -196,13 +199,7 @@ declare
   v_job pullgate.job;
   v_count integer := 0;
 begin
-  for v_job in
-    select j.* from pullgate.job j
-      join unnest(p_ids, p_leases) as p (id, lease) on p.id = j.id and p.lease = j.lease
-      where j.state = 'running'
-      order by j.id
-      for update of j
-  loop
+  for v_job in select * from pullgate.lock_claims(p_ids, p_leases) c where c.state = 'running' loop
     v_count := v_count + 1;
     if v_job.on_lost = 'requeue' and not v_job.auto_ack then
       perform pullgate.undo_claim(v_job);
