@@ -90,7 +90,10 @@ export async function startGateway(config: Config, databaseUrl: string): Promise
     const deliveries = createDeliveries({ store: jobs, clock, emit })
     const dispatcher = createDispatcher({ store: jobs, deliveries, clock, emit })
     const dueWork = createDueWork({
-      ...{ store: jobs, dispatcher, clock, emit },
+      store: jobs,
+      dispatcher,
+      clock,
+      emit,
       backstopMs: config.PULLGATE_BACKSTOP_MS,
     })
     const upkeep = createUpkeep({ queue, directory, clock, emit })
@@ -98,13 +101,17 @@ export async function startGateway(config: Config, databaseUrl: string): Promise
     const wakes = createWakes({ dispatcher, dueWork, directory, emit })
     const listener = createListener({
       url: config.PULLGATE_LISTEN_DATABASE_URL ?? databaseUrl,
-      ...{ applicationName, connectTimeoutMs, clock, emit },
+      applicationName,
+      connectTimeoutMs,
+      clock,
+      emit,
       channel: 'pullgate_wake',
       onNotification: wakes.notified,
       onListening: wakes.resync,
     })
     metrics = createMetrics({
-      ...{ version, revision },
+      version,
+      revision,
       parked: () => dispatcher.parked,
       parkedMax: config.PULLGATE_MAX_PARKED,
       draining: () => draining,
@@ -123,16 +130,14 @@ export async function startGateway(config: Config, databaseUrl: string): Promise
     upkeep.start()
 
     const services = {
-      ...{
-        settles: createSettleStore(database),
-        subscriptions,
-        queue,
-        directory,
-        dispatcher,
-        handOver,
-        clock,
-        emit,
-      },
+      settles: createSettleStore(database),
+      subscriptions,
+      queue,
+      directory,
+      dispatcher,
+      handOver,
+      clock,
+      emit,
       queueCounts: () => {
         const latest = upkeep.latest()
         return latest && { takenAt: latest.takenAt, counts: countsByTopic(latest) }

@@ -25,7 +25,8 @@ export type Dispatcher = {
   endSubscriptions(ids: readonly SubscriptionId[]): Promise<void>
   readonly parked: number
   parkedFor(subscription: SubscriptionId): number
-  parkedOn(topic: string): number
+  /** By the names of the topics that anyone waits for. */
+  parkedByTopic(): ReadonlyMap<string, number>
   topicsWithWaiters(): TopicId[]
   /** No claim begins from now on; resolves when those in flight have been handed out. */
   stopClaiming(): Promise<void>
@@ -221,7 +222,7 @@ export function createDispatcher({ store, deliveries, clock, emit }: DispatcherO
       return room.parked
     },
     parkedFor: room.parkedFor,
-    parkedOn: (name) => room.topics().find((topic) => topic.name === name)?.waiters.size ?? 0,
+    parkedByTopic: () => new Map(room.topics().map(({ name, waiters }) => [name, waiters.size])),
     topicsWithWaiters: () => room.topics().flatMap(({ id, waiters }) => (waiters.size > 0 ? [id] : [])),
     stopClaiming() {
       draining = true

@@ -28,7 +28,7 @@ describe('slots', () => {
     ])
     expect(dispatcher.parkedFor('s')).toBe(4)
     expect(dispatcher.parkedFor('t')).toBe(2)
-    expect(dispatcher.parkedOn('jobs_a')).toBe(6)
+    expect(dispatcher.parkedByTopic().get('jobs_a')).toBe(6)
     expect(dispatcher.topicsWithWaiters()).toEqual(['a'])
   })
 

@@ -102,9 +102,11 @@ describe('a pull on several topics', () => {
     pull(both)
     store.nextClaim('a').give('1')
     await idle()
-    expect([dispatcher.parked, dispatcher.parkedOn('jobs_a'), dispatcher.parkedOn('jobs_b')]).toEqual([
-      0, 0, 0,
-    ])
+    expect([
+      dispatcher.parked,
+      dispatcher.parkedByTopic().get('jobs_a') ?? 0,
+      dispatcher.parkedByTopic().get('jobs_b') ?? 0,
+    ]).toEqual([0, 0, 0])
     expect(dispatcher.topicsWithWaiters()).toEqual([])
     expect(dispatcher.kick('b', 'notification')).toBe('idle')
   })

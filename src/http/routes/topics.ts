@@ -7,7 +7,11 @@ import { noQuery, pathParams, publishAnswer, publishBody, topicAnswer, topicList
 import type { Services } from '../services.ts'
 
 export function topicRoutes({ queue, queueCounts, dispatcher, emit }: Services): Route[] {
-  const present = (topic: Topic, { jobs, oldestReadySeconds }: TopicCounts) => {
+  const present = (
+    topic: Topic,
+    { jobs, oldestReadySeconds }: TopicCounts,
+    parked: ReadonlyMap<string, number>,
+  ) => {
     const { scheduled = 0, ready = 0, running = 0, delivered = 0, orphaned = 0 } = jobs
     return {
       name: topic.name,
@@ -16,7 +20,7 @@ export function topicRoutes({ queue, queueCounts, dispatcher, emit }: Services):
       onLost: topic.onLost,
       jobs: { scheduled, ready, running, delivered, orphaned },
       oldestReadySeconds,
-      parked: dispatcher.parkedOn(topic.name),
+      parked: parked.get(topic.name) ?? 0,
       desiredExecutors: ready + running,
     }
   }
@@ -31,11 +35,12 @@ export function topicRoutes({ queue, queueCounts, dispatcher, emit }: Services):
       async handle() {
         const topics = await queue.readTopics()
         const kept = queueCounts()
+        const parked = dispatcher.parkedByTopic()
         const none: TopicCounts = { jobs: {}, oldestReadySeconds: null }
         return {
           status: 200,
           body: {
-            topics: topics.map((topic) => present(topic, kept?.counts(topic.name) ?? none)),
+            topics: topics.map((topic) => present(topic, kept?.counts(topic.name) ?? none, parked)),
             countedAt: kept?.takenAt ?? null,
           },
         }
@@ -50,7 +55,7 @@ export function topicRoutes({ queue, queueCounts, dispatcher, emit }: Services):
       async handle({ params }) {
         const topic = await queue.readTopic(validate(pathParams.topic, 'topic', params.topic))
         if (topic === undefined) throw new GatewayError('topic-not-found')
-        return { status: 200, body: present(topic, topic) }
+        return { status: 200, body: present(topic, topic, dispatcher.parkedByTopic()) }
       },
     }),
     defineRoute({
