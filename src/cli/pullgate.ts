@@ -91,6 +91,11 @@ async function run(args: readonly string[]): Promise<number> {
   }
 }
 
+// Whoever reads the output may leave first (`pullgate demo | head`): that must not keep the stop from being done.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error
+})
+
 try {
   process.exitCode = await run(process.argv.slice(2))
 } catch (error) {

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { chmodSync, existsSync, mkdtempSync, rmSync } from 'node:fs'
+import { chmodSync, existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { createServer } from 'node:net'
 import type { AddressInfo } from 'node:net'
 import { once } from 'node:events'
@@ -173,6 +173,15 @@ test('demo --once publishes, checks and sums up, and leaves nothing behind', asy
   expect(output).toMatch(/^published 200, delivered 200; publish → executor p50 [\d.]+ ms, p99 [\d.]+ ms$/m)
   expect(output).toContain('each job arrived exactly once and unchanged')
   expect(output).not.toContain('postgres://')
+}, 60_000)
+
+test('demo --once ends in order although nobody reads its output any more', async () => {
+  const scratch = scratchDir()
+  const cli = startCli(['demo', '--once'], { TMPDIR: scratch })
+  cli.child.stdout?.destroy()
+  expect(await cli.exited, cli.output).toBe(0)
+  // A server that was left running would still have its directory here.
+  expect(readdirSync(scratch).filter((name) => name.startsWith('pullgate-demo-'))).toEqual([])
 }, 60_000)
 
 test('demo keeps a data directory that it was given: it may hold the jobs of serve', async () => {
