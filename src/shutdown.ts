@@ -1,3 +1,4 @@
+import { asError } from './domain/errors.ts'
 import type { Emit } from './domain/events.ts'
 
 // A step that hung must not take the others' chance.
@@ -39,8 +40,7 @@ export class StopSteps {
         await Promise.race([stop(), late])
       } catch (cause) {
         clean = false
-        const error = cause instanceof Error ? cause : new Error(String(cause))
-        this.#emit({ type: 'stop step failed', step: name, error })
+        this.#emit({ type: 'stop step failed', step: name, error: asError(cause) })
       } finally {
         clearTimeout(timer)
       }

@@ -41,6 +41,37 @@ begin
 end
 $$;
 
+-- What complete and fail share: the outcome of a job in any state that is not final. False if it had this outcome
+-- already. Raises PL007 if it ended otherwise.
+create or replace function pullgate.conclude(p_id bigint, p_state text, p_result text, p_error text)
+returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v record;
+begin
+  v := pullgate.lock_known_job(p_id);
+  if (v.job).id is not null then
+    if p_state = 'succeeded' then
+      v.job.settled := 'complete';
+    else
+      v.job.settled := 'fail';
+      v.job.last_error := left(p_error, 10000);
+      v.job.log := pullgate.logged(v.job, 'failed', 'failed');
+    end if;
+    perform pullgate.finish(v.job, p_state, p_result);
+    return true;
+  elsif (v.finished).state = 'delivered' then
+    perform pullgate.tell(v.finished, p_state, p_result, p_error);
+    return true;
+  elsif (v.finished).state <> p_state then
+    perform pullgate.already_ended(p_id, (v.finished).state);
+  end if;
+  return false;
+end
+$$;
+
 -- The job succeeded. `result` is JSON text, or null. Any state that is not final; false if it had succeeded
 -- already. Raises PL003 for a result that is not JSON, PL007 if it ended otherwise.
 create or replace function pullgate.complete(job_id bigint, result text default null)
@@ -48,24 +79,11 @@ returns boolean
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v record;
 begin
   if not pullgate.is_json(result) then
     raise exception 'the result is not JSON' using errcode = 'PL003', hint = 'Pass one JSON value as text.';
   end if;
-  v := pullgate.lock_known_job(job_id);
-  if (v.job).id is not null then
-    v.job.settled := 'complete';
-    perform pullgate.finish(v.job, 'succeeded', result);
-    return true;
-  elsif (v.finished).state = 'delivered' then
-    perform pullgate.tell(v.finished, 'succeeded', result, null);
-    return true;
-  elsif (v.finished).state <> 'succeeded' then
-    perform pullgate.already_ended(job_id, (v.finished).state);
-  end if;
-  return false;
+  return pullgate.conclude(job_id, 'succeeded', result, null);
 end
 $$;
 
@@ -76,23 +94,8 @@ returns boolean
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v record;
 begin
-  v := pullgate.lock_known_job(job_id);
-  if (v.job).id is not null then
-    v.job.settled := 'fail';
-    v.job.last_error := left(error, 10000);
-    v.job.log := pullgate.logged(v.job, 'failed', 'failed');
-    perform pullgate.finish(v.job, 'failed');
-    return true;
-  elsif (v.finished).state = 'delivered' then
-    perform pullgate.tell(v.finished, 'failed', null, error);
-    return true;
-  elsif (v.finished).state <> 'failed' then
-    perform pullgate.already_ended(job_id, (v.finished).state);
-  end if;
-  return false;
+  return pullgate.conclude(job_id, 'failed', null, error);
 end
 $$;
 

@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { Socket } from 'node:net'
 import pgListen from 'pg-listen'
 import type { Clock, Timer } from '../domain/clock.ts'
+import { asError } from '../domain/errors.ts'
 import type { Emit } from '../domain/events.ts'
 
 /**
@@ -135,7 +136,7 @@ export function createListener(options: ListenerOptions): Listener {
     retry = clock.after(delay, () => {
       connect().catch((error: unknown) => {
         if (closed) return
-        emit({ type: 'listener lost', reason: error instanceof Error ? error.message : String(error) })
+        emit({ type: 'listener lost', reason: asError(error).message })
         reconnect()
       })
     })
@@ -147,7 +148,7 @@ export function createListener(options: ListenerOptions): Listener {
       if (outstanding === undefined) {
         outstanding = { payload: randomUUID(), sentAt: clock.now(), missed: 0 }
         own.notify(heartbeatChannel, outstanding.payload).catch((error: unknown) => {
-          lost(own, error instanceof Error ? error.message : String(error))
+          lost(own, asError(error).message)
         })
       } else if (++outstanding.missed >= heartbeatsMissedMax) {
         lost(own, `no notification came back in ${heartbeatsMissedMax} heartbeats`)

@@ -1,4 +1,5 @@
 import type { Clock } from '../domain/clock.ts'
+import { asError } from '../domain/errors.ts'
 import type { Emit } from '../domain/events.ts'
 import type { Held, JobStore } from '../domain/ports.ts'
 
@@ -56,8 +57,7 @@ export function createDeliveries(options: {
           tries += 1
           if (tries >= triesMax) {
             const dropped = pending.splice(0, batch.length).length
-            const error = cause instanceof Error ? cause : new Error(String(cause))
-            emit({ type: 'delivery report failed', dropped, error })
+            emit({ type: 'delivery report failed', dropped, error: asError(cause) })
             tries = 0
             continue
           }

@@ -1,4 +1,5 @@
 import type { Clock } from '../domain/clock.ts'
+import { asError } from '../domain/errors.ts'
 import type { Emit } from '../domain/events.ts'
 import type { Claim, JobStore } from '../domain/ports.ts'
 import type { SubscriptionId, TopicId, WakeCause } from '../domain/types.ts'
@@ -153,7 +154,7 @@ export function createDispatcher({ store, deliveries, clock, emit }: DispatcherO
         type: 'claim failed',
         topic: topic.name,
         seconds: seconds(),
-        error: error instanceof Error ? error : new Error(String(error)),
+        error: asError(error),
       })
       // Those who were parked before stay: resync and backstop come when the database does. Those who wanted one try
       // have had it, also where the claim had no room for them: a claim for them at once would fail as well.

@@ -1,4 +1,5 @@
 import type { Clock, Timer } from '../domain/clock.ts'
+import { asError } from '../domain/errors.ts'
 import type { Emit } from '../domain/events.ts'
 import type { JobStore } from '../domain/ports.ts'
 import type { Dispatcher } from './dispatcher.ts'
@@ -41,7 +42,7 @@ export function createDueWork({ store, dispatcher, clock, emit, backstopMs }: Du
   let onQuiet: (() => void) | undefined
 
   function failed(task: string, cause: unknown): void {
-    emit({ type: 'upkeep failed', task, error: cause instanceof Error ? cause : new Error(String(cause)) })
+    emit({ type: 'upkeep failed', task, error: asError(cause) })
   }
 
   async function look(): Promise<void> {

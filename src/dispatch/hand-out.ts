@@ -37,24 +37,21 @@ export function reserve(topic: Queue, jobsMax: number, catchUp = false): Waiter[
 }
 
 /** Neighbours of the same subscription share a slot. */
-export function toSlots(waiters: readonly Waiter[]): Slot[] {
-  const slots: { subscription: Slot['subscription']; jobs: number }[] = []
-  for (const { subscription, max } of waiters) {
-    const last = slots.at(-1)
-    if (last?.subscription.id === subscription.id) last.jobs += max
-    else slots.push({ subscription, jobs: max })
-  }
-  return slots
-}
-
-function groupBySlot(waiters: readonly Waiter[]): Waiter[][] {
-  const groups: Waiter[][] = []
+function groupBySlot(waiters: readonly Waiter[]): [Waiter, ...Waiter[]][] {
+  const groups: [Waiter, ...Waiter[]][] = []
   for (const waiter of waiters) {
     const last = groups.at(-1)
-    if (last?.[0]?.subscription.id === waiter.subscription.id) last.push(waiter)
+    if (last?.[0].subscription.id === waiter.subscription.id) last.push(waiter)
     else groups.push([waiter])
   }
   return groups
+}
+
+export function toSlots(waiters: readonly Waiter[]): Slot[] {
+  return groupBySlot(waiters).map((group) => ({
+    subscription: group[0].subscription,
+    jobs: group.reduce((sum, { max }) => sum + max, 0),
+  }))
 }
 
 export type Assignment = {

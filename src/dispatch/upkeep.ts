@@ -1,4 +1,5 @@
 import type { Clock, Timer } from '../domain/clock.ts'
+import { asError } from '../domain/errors.ts'
 import type { Emit } from '../domain/events.ts'
 import type { QueueStore, Snapshot, TopicCounts } from '../domain/ports.ts'
 import type { SubscriptionDirectory } from './subscription-directory.ts'
@@ -32,7 +33,7 @@ export function createUpkeep(options: {
     try {
       await work()
     } catch (cause) {
-      emit({ type: 'upkeep failed', task, error: cause instanceof Error ? cause : new Error(String(cause)) })
+      emit({ type: 'upkeep failed', task, error: asError(cause) })
     }
   }
 

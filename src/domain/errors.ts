@@ -44,6 +44,11 @@ export function errorCodeOf(sqlState: string): ErrorCode | undefined {
   return bySqlState.get(sqlState)
 }
 
+/** What was thrown, as an Error: anything can be thrown. */
+export function asError(thrown: unknown): Error {
+  return thrown instanceof Error ? thrown : new Error(String(thrown))
+}
+
 export type FieldError = { readonly field: string; readonly message: string }
 
 type Details = {

@@ -50,6 +50,6 @@ export function sendProblem(res: Response, error: GatewayError, extra: Record<st
 }
 
 /** Errors that are not ours say nothing to the client. */
-export function toGatewayError(error: unknown): GatewayError {
+export function asGatewayError(error: unknown): GatewayError {
   return error instanceof GatewayError ? error : new GatewayError('internal', { cause: error })
 }

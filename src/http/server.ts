@@ -2,14 +2,14 @@ import { randomUUID } from 'node:crypto'
 import type { RequestListener } from 'node:http'
 import express from 'express'
 import type { ErrorRequestHandler, Express, RequestHandler } from 'express'
-import { GatewayError } from '../domain/errors.ts'
+import { asError, GatewayError } from '../domain/errors.ts'
 import type { Clock } from '../domain/clock.ts'
 import type { Emit } from '../domain/events.ts'
 import { bodyError, bodyReader } from './body.ts'
 import { openApi } from './openapi.ts'
 import { createHttpServer } from './listening.ts'
 import type { HttpServer } from './listening.ts'
-import { sendProblem, toGatewayError } from './problem.ts'
+import { sendProblem, asGatewayError } from './problem.ts'
 import type { Route } from './route.ts'
 import { jobRoutes } from './routes/jobs.ts'
 import { pullRoute } from './routes/pull.ts'
@@ -152,14 +152,13 @@ function finish(app: Express, emit: Emit, bodyMaxBytes: number): void {
     throw new GatewayError('route-not-found', { detail: 'see /openapi.json for what there is' })
   })
   const onError: ErrorRequestHandler = (thrown: unknown, _req, res, _next) => {
-    const error = bodyError(thrown, bodyMaxBytes) ?? pathError(thrown) ?? toGatewayError(thrown)
+    const error = bodyError(thrown, bodyMaxBytes) ?? pathError(thrown) ?? asGatewayError(thrown)
     if (error.code === 'internal') {
-      const cause = thrown instanceof Error ? thrown : new Error(String(thrown))
       emit({
         type: 'request failed',
         route: routeOf(res.locals),
         id: String(res.locals.requestId),
-        error: cause,
+        error: asError(thrown),
       })
     }
     sendProblem(res, error)

@@ -8,7 +8,7 @@ import express from 'express'
 import type { ErrorRequestHandler } from 'express'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { bodyError, bodyReader, jsonBody } from '../../src/http/body.ts'
-import { problemHeaders, problemOf, toGatewayError } from '../../src/http/problem.ts'
+import { problemHeaders, problemOf, asGatewayError } from '../../src/http/problem.ts'
 
 const limit = 1_000
 let server: Server
@@ -22,7 +22,7 @@ beforeAll(async () => {
     res.json(body === undefined ? 'no body' : { text: body.text })
   })
   const onError: ErrorRequestHandler = (error: unknown, _req, res, _next) => {
-    const known = bodyError(error, limit) ?? toGatewayError(error)
+    const known = bodyError(error, limit) ?? asGatewayError(error)
     res.status(known.status).set(problemHeaders(known)).json(problemOf(known))
   }
   app.use(onError)

@@ -10,11 +10,10 @@ import type { QueueStore } from '../../domain/ports.ts'
 import { firstSignal } from '../../main.ts'
 import { version } from '../../version.ts'
 import { Executor, subscribe } from './executor.ts'
-import { runLive } from './live.ts'
+import { runLive, topics } from './live.ts'
 import { readSpecs } from './specs.ts'
 import { Tally } from './tally.ts'
 
-export const demoTopic = 'jobs_demo_prod'
 const onceJobs = 200
 
 /**
@@ -84,7 +83,7 @@ async function runOnce(queue: QueueStore, gateway: string, signal: Promise<unkno
   const specs = readSpecs()
   const tally = new Tally()
   const stop = new AbortController()
-  const id = await subscribe(gateway, { topic: demoTopic, name: 'demo', ack: 'explicit' })
+  const id = await subscribe(gateway, { topic: topics.prod, name: 'demo', ack: 'explicit' })
   let allArrived: () => void = () => undefined
   const arrived = new Promise<void>((resolve) => (allArrived = resolve))
 
@@ -98,7 +97,7 @@ async function runOnce(queue: QueueStore, gateway: string, signal: Promise<unkno
   for (let n = 0; n < onceJobs; n += 1) {
     const spec = specs[n % specs.length]?.text ?? ''
     const at = performance.now()
-    tally.published(await queue.publish(demoTopic, spec, {}), spec, at)
+    tally.published(await queue.publish(topics.prod, spec, {}), spec, at)
     if (tally.arrived === onceJobs) allArrived()
     // Slower than the executors work, so that the times show waking and not waiting.
     await new Promise((resolve) => setTimeout(resolve, 5))

@@ -1,3 +1,5 @@
+import { asError } from '../../domain/errors.ts'
+
 /** An executor of the demo: one HTTP long poll after the other, outbound only. */
 
 export type Pulled = {
@@ -28,7 +30,7 @@ export class Executor {
         if (job !== undefined) await work(job, this)
       } catch (error) {
         if (this.#stopped()) return
-        console.error(`executor: ${error instanceof Error ? error.message : String(error)}; trying again`)
+        console.error(`executor: ${asError(error).message}; trying again`)
         await new Promise((resolve) => setTimeout(resolve, 500 + Math.random() * 500))
       }
     }

@@ -1,10 +1,11 @@
+import { asError } from '../../domain/errors.ts'
 import type { QueueStore } from '../../domain/ports.ts'
 import { Executor, subscribe } from './executor.ts'
 import type { Pulled } from './executor.ts'
 import { readSpecs } from './specs.ts'
 import { Tally } from './tally.ts'
 
-const topics = { prod: 'jobs_demo_prod', dev: 'jobs_demo_dev' }
+export const topics = { prod: 'jobs_demo_prod', dev: 'jobs_demo_dev' }
 const remembered = 2_000
 
 type LiveOptions = {
@@ -83,7 +84,7 @@ async function repeat(ms: number, signal: AbortSignal, run: () => Promise<void>)
     try {
       await run()
     } catch (error) {
-      console.error(`demo: ${error instanceof Error ? error.message : String(error)}; trying again`)
+      console.error(`demo: ${asError(error).message}; trying again`)
     }
     await new Promise<void>((resolve) => {
       const timer = setTimeout(done, ms)

@@ -1,3 +1,4 @@
+import type { JobState } from '../../domain/job-states.ts'
 import type { JobDetail } from '../../domain/ports.ts'
 import type { SettleVerb } from '../../domain/types.ts'
 import { cutJson } from '../json-text.ts'
@@ -22,6 +23,10 @@ import type { Services } from '../services.ts'
 function jobText({ progress, result, cancelReason, ...job }: JobDetail): string {
   const rest = JSON.stringify({ ...job, cancel: cancelReason === null ? null : { reason: cancelReason } })
   return `${rest.slice(0, -1)},"progress":${progress ?? 'null'},"result":${result ?? 'null'}}`
+}
+
+function presentOutcome(state: JobState | null, dueAt: Date | null) {
+  return { state, ...(dueAt === null ? {} : { dueAt }) }
 }
 
 export function jobRoutes({ settles, queue, emit }: Services): Route[] {
@@ -102,7 +107,7 @@ export function jobRoutes({ settles, queue, emit }: Services): Route[] {
           id,
           settles.fail(id, lease, error, retry, retryAfterSeconds),
         )
-        return { status: 200, body: { state, ...(dueAt === null ? {} : { dueAt }) } }
+        return { status: 200, body: presentOutcome(state, dueAt) }
       },
     }),
     defineRoute({
@@ -119,7 +124,7 @@ export function jobRoutes({ settles, queue, emit }: Services): Route[] {
           id,
           settles.release(id, body.lease, body.delaySeconds ?? null),
         )
-        return { status: 200, body: { state, ...(dueAt === null ? {} : { dueAt }) } }
+        return { status: 200, body: presentOutcome(state, dueAt) }
       },
     }),
     defineRoute({

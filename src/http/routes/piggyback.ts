@@ -4,7 +4,7 @@ import { cutJson } from '../json-text.ts'
 import { jobId } from '../lookup.ts'
 import type { pullBody, Settled } from '../schemas.ts'
 import type { Services } from '../services.ts'
-import { toGatewayError } from '../problem.ts'
+import { asGatewayError } from '../problem.ts'
 
 type PullBody = z.output<typeof pullBody>
 
@@ -40,7 +40,7 @@ export async function settleAll(
         ? { id, status: 409, code: 'lease-lost' }
         : { id, status: 404, code: 'job-not-found' }
     } catch (error) {
-      const { status, code } = toGatewayError(error)
+      const { status, code } = asGatewayError(error)
       return { id, status, code }
     }
   }

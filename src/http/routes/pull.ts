@@ -6,7 +6,7 @@ import { createWaiter } from '../../dispatch/waiter.ts'
 import type { Answer } from '../../dispatch/waiter.ts'
 import { isReachable } from '../hand-over.ts'
 import { ended, found, subscriptionId } from '../lookup.ts'
-import { sendProblem, toGatewayError } from '../problem.ts'
+import { sendProblem, asGatewayError } from '../problem.ts'
 import { defineRoute } from '../route.ts'
 import type { Route } from '../route.ts'
 import { pullBody, pulledBatch, pulledJob, pullQuery } from '../schemas.ts'
@@ -51,7 +51,7 @@ export function pullRoute(services: Services): Route {
         directory.forget([subscription.id])
         return refuse(pull, ended(), 'ended')
       case 'error':
-        return refuse(pull, toGatewayError(answer.error), 'error')
+        return refuse(pull, asGatewayError(answer.error), 'error')
     }
   }
 
@@ -172,7 +172,7 @@ export function pullRoute(services: Services): Route {
         const refused = settled?.some((one) => one.status !== 200) ?? false
         park(pull, subscription, refused ? 0 : seconds)
       } catch (error) {
-        const known = toGatewayError(error)
+        const known = asGatewayError(error)
         refuse(pull, known, known.code === 'draining' ? 'draining' : 'rejected')
         if (known.code === 'internal') throw error
       }
