@@ -42,7 +42,7 @@ async function rawConsumer(rig: Rig, samples: number): Promise<Summary> {
   )
   const claim = {
     name: 'claim',
-    text: `select * from pullgate.claim(pullgate.topic_id('floor'), $1::uuid[], '{1}')`,
+    text: `select * from pullgate.claim(array[pullgate.topic_id('floor')], $1::uuid[], '{1}', '{}', '{}')`,
     values: [[subscribed.rows[0]?.id]],
   }
   const times: number[] = []

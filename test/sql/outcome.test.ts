@@ -130,7 +130,7 @@ describe('cancel', () => {
     await one.query('begin')
     await rows(one, 'select pullgate.cancel($1)', [id])
     const sub = await value(two, `select id from pullgate.subscribe('{meet}', null, 'explicit', 60, null)`)
-    const claim = `select id from pullgate.claim(pullgate.topic_id('meet'), array[$1::uuid], '{1}')`
+    const claim = `select id from pullgate.claim(array[pullgate.topic_id('meet')], array[$1::uuid], '{1}', '{}', '{}')`
     expect(await rows(two, claim, [sub])).toEqual([])
     await one.query('rollback')
     await two.query('begin')
