@@ -4,6 +4,7 @@ import type { Emit } from '../domain/events.ts'
 import type { Claim, JobStore } from '../domain/ports.ts'
 import type { SubscriptionId, TopicId, WakeCause } from '../domain/types.ts'
 import type { Arming } from './arming.ts'
+import { createDeadlines } from './deadlines.ts'
 import type { Deliveries } from './deliveries.ts'
 import { assign, passOver, reserve, toSlots } from './hand-out.ts'
 import type { Marks } from './marks.ts'
@@ -54,6 +55,7 @@ export type DispatcherOptions = {
 export function createDispatcher(options: DispatcherOptions): Dispatcher {
   const { store, deliveries, marks, arming, clock, emit } = options
   const room = createWaitingRoom()
+  const deadlines = createDeadlines(clock, endWait)
   let draining = false
   let claimsInFlight = 0
   let onQuiet: (() => void) | undefined
@@ -66,7 +68,7 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
     }
     room.enter(waiter)
     const ids = waiter.subscription.topics.map((topic) => topic.id)
-    if (waitMs > 0) waiter.deadline = clock.after(waitMs, () => endWait(waiter))
+    if (waitMs > 0) deadlines.set(waiter, waitMs)
     else leaveAfterTries(waiter, ids)
     for (const topicId of ids) {
       // One that wants a try gets it: a notification may be on its way.

@@ -1,5 +1,5 @@
-import type { Timer } from '../domain/clock.ts'
 import type { ClaimedJob, Subscription, TopicId } from '../domain/types.ts'
+import type { Bucket } from './deadlines.ts'
 
 export type Answer =
   | { readonly kind: 'jobs'; readonly jobs: readonly ClaimedJob[]; readonly wokenAt: number }
@@ -28,7 +28,8 @@ export type Waiter = {
   tried: boolean
   /** Its subscription has ended. */
   ended: boolean
-  deadline: Timer | undefined
+  /** Where its wait ends; undefined once it has, or if it wants one try. */
+  deadline: Bucket | undefined
   /** Topics whose next short claim is the waiter's last; when none is left it is answered empty. */
   lastTries: Set<TopicId> | undefined
 }
