@@ -12,7 +12,8 @@ export type Load<T> = {
   readonly ready: Promise<void>
   /** What the process printed last, once it has ended. */
   readonly result: Promise<T>
-  send(line: string): void
+  /** Sends a line; resolves to the next line it prints. */
+  ask(line: string): Promise<string>
   /** Asks it to end; resolves to its result. */
   stop(): Promise<T>
 }
@@ -74,7 +75,12 @@ function talk<T>(child: ChildProcess, script: string): Load<T> {
     pid: child.pid ?? 0,
     ready,
     result,
-    send: (line) => child.stdin?.write(`${line}\n`),
+    async ask(line) {
+      const answer = once(lines, 'line')
+      child.stdin?.write(`${line}\n`)
+      const [text] = (await Promise.race([answer, result.then(() => [''])])) as string[]
+      return text ?? ''
+    },
     stop() {
       child.stdin?.end()
       return result
@@ -94,7 +100,7 @@ export function createChildren(databaseUrl: string): Children {
     children.add(child)
     child.once('exit', () => children.delete(child))
     // It may have ended when it is told to.
-    child.stdin?.on('error', () => undefined)
+    child.stdin.on('error', () => undefined)
     return child
   }
   const inputOf = (input: object) => JSON.stringify({ databaseUrl, ...input })

@@ -6,7 +6,7 @@ export async function subscribe(gateway: string, topic: string, leaseSeconds = 6
   const wire = openWire(gateway)
   try {
     const body = JSON.stringify({ topic, ack: 'explicit', leaseSeconds })
-    return jsonOf<{ id: string }>(await wire.send('POST', '/subscriptions', body)).id
+    return (jsonOf(await wire.send('POST', '/subscriptions', body)) as { id: string }).id
   } finally {
     wire.close()
   }

@@ -48,7 +48,12 @@ const publisherConnections = 16
 // What is not in hand by then counts as never delivered.
 const graceMs = 10_000
 
-function startConsumers(rig: Rig, consumers: Consumers, jobs: number, seconds: number): Load<Received> | undefined {
+function startConsumers(
+  rig: Rig,
+  consumers: Consumers,
+  jobs: number,
+  seconds: number,
+): Load<Received> | undefined {
   if (consumers === 'none') return undefined
   const secondsMax = seconds + 40
   if ('raw' in consumers) {
@@ -85,7 +90,9 @@ function join(published: Published, received: Received): Flow {
     jobs: scheduledAt.length,
     inHand: scheduledAt.map((due, n) => (inHandAt[n] ?? Infinity) - due),
     acknowledged: scheduledAt.map((due, n) => (published.acknowledgedAt[n] ?? Infinity) - due),
-    fromCommit: scheduledAt.map((_, n) => (inHandAt[n] ?? Infinity) - (published.committedAt[n] ?? -Infinity)),
+    fromCommit: scheduledAt.map(
+      (_, n) => (inHandAt[n] ?? Infinity) - (published.committedAt[n] ?? -Infinity),
+    ),
     scheduledAt,
     inHandAt,
   }
@@ -118,7 +125,12 @@ export async function emptied(rig: Rig): Promise<void> {
 /** The first second is for plans, caches and compiled code, on both sides of each ratio. */
 export const warmUpMs = 1_000
 
-export function afterWarmUp(flow: Flow, samples: readonly number[], fromMs = warmUpMs, toMs = Infinity): Summary {
+export function afterWarmUp(
+  flow: Flow,
+  samples: readonly number[],
+  fromMs = warmUpMs,
+  toMs = Infinity,
+): Summary {
   const start = flow.scheduledAt[0] ?? 0
   return summarize(
     samples.filter((_, n) => {

@@ -16,8 +16,8 @@ export const rawChannel = 'bench_raw'
 export const silent = 'set pullgate.notify = off'
 /** $1: the job spec. */
 export const publishSilently = (topic: string) => `select pullgate.publish('${topic}', $1::text) as id`
-export const publishAndNotify = (topic: string) =>
-  `select pullgate.publish('${topic}', $1::text) as id, pg_notify('${rawChannel}', '')`
+export const publishAndNotify = (topic: string, channel = rawChannel) =>
+  `select pullgate.publish('${topic}', $1::text) as id, pg_notify('${channel}', '')`
 
 export async function subscribeRaw(client: pg.Client, topic: string): Promise<string> {
   const { rows } = await client.query<{ id: string }>(

@@ -1,6 +1,9 @@
 /** When an open loop publishes: steady phases one after the other, or bursts with pauses. */
 export type Shape =
-  | { readonly kind: 'steady'; readonly phases: readonly { readonly rate: number; readonly seconds: number }[] }
+  | {
+      readonly kind: 'steady'
+      readonly phases: readonly { readonly rate: number; readonly seconds: number }[]
+    }
   | {
       readonly kind: 'bursts'
       readonly rate: number
@@ -9,7 +12,10 @@ export type Shape =
       readonly offMs: number
     }
 
-export const steady = (rate: number, seconds: number): Shape => ({ kind: 'steady', phases: [{ rate, seconds }] })
+export const steady = (rate: number, seconds: number): Shape => ({
+  kind: 'steady',
+  phases: [{ rate, seconds }],
+})
 
 /** The scheduled instant of each job, in ms from the start. */
 export function offsets(shape: Shape): number[] {

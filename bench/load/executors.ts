@@ -1,13 +1,13 @@
 import { now, rounded, sleep, within } from '../lib/time.ts'
 import { jsonOf, openWire } from '../lib/wire.ts'
 import type { Wire } from '../lib/wire.ts'
-import { finish, readInput, sayReady, stopped } from './process.ts'
+import { finish, readInput, sayReady, stop } from './process.ts'
 
 /**
  * Executors in one process, a connection each: pull, complete, pull again, until `jobs` have been completed in all or
  * the bench says so. Connection i pulls from gateway i and subscription i, both modulo their number.
  */
-const input = readInput<{
+const input = readInput() as {
   readonly gateways: readonly string[]
   readonly subscriptions: readonly string[]
   readonly connections: number
@@ -18,7 +18,7 @@ const input = readInput<{
   readonly holdMs?: number
   readonly jobs?: number
   readonly secondsMax: number
-}>()
+}
 
 type Job = { readonly id: string; readonly lease: string; readonly jobSpec: { readonly n?: number } }
 
@@ -26,7 +26,7 @@ const jobs = input.jobs ?? Infinity
 const { holdMs = 0 } = input
 const received = { ids: [] as string[], ns: [] as number[], at: [] as number[] }
 let completed = 0
-let halted = false
+let completedAt = 0
 
 const path = (i: number) =>
   `/subscriptions/${input.subscriptions[i % input.subscriptions.length] ?? ''}?wait=${input.waitSeconds}`
@@ -41,24 +41,26 @@ function note(job: Job, at: number): void {
 }
 
 async function pullSingle(wire: Wire, pullPath: string): Promise<void> {
-  while (completed < jobs && !halted) {
+  while (completed < jobs && !stop.asked) {
     const answer = await wire.send('PATCH', pullPath)
     if (answer.status === 204) continue
-    const job = jsonOf<Job>(answer)
+    const job = jsonOf(answer) as Job
     note(job, answer.at)
     if (holdMs > 0) await sleep(holdMs)
     jsonOf(await wire.send('POST', `/jobs/${job.id}/complete`, `{"lease":"${job.lease}"}`))
     completed += 1
+    completedAt = now()
   }
 }
 
 async function pullBatches(wire: Wire, pullPath: string, max: number): Promise<void> {
   let done: readonly Job[] = []
-  while ((completed < jobs || done.length > 0) && !halted) {
+  while ((completed < jobs || done.length > 0) && !stop.asked) {
     const completes = done.map(({ id, lease }) => `{"id":"${id}","lease":"${lease}"}`)
     const answer = await wire.send('PATCH', `${pullPath}&max=${max}`, `{"complete":[${completes.join(',')}]}`)
     completed += done.length
-    done = answer.status === 204 ? [] : jsonOf<{ jobs: Job[] }>(answer).jobs
+    completedAt = now()
+    done = answer.status === 204 ? [] : (jsonOf(answer) as { jobs: Job[] }).jobs
     for (const job of done) note(job, answer.at)
   }
 }
@@ -73,12 +75,11 @@ const executors = wires.map((wire, i) =>
 // The pulls have been written by then, and parked if nothing is there.
 await sleep(300)
 sayReady()
-void stopped.then(() => (halted = true))
 // Of those that still wait nobody has a job: all `jobs` are completed, or the bench does not want more.
 const allDone = (async () => {
-  while (completed < jobs && !halted) await sleep(2)
+  while (completed < jobs && !stop.asked) await sleep(2)
 })()
 await within(input.secondsMax * 1000, Promise.race([Promise.all(executors), allDone]))
-const seconds = (now() - startedAt) / 1000
+const seconds = (completedAt - startedAt) / 1000
 for (const wire of wires) wire.close()
 finish({ ...received, completed, seconds })

@@ -1,14 +1,13 @@
 import { createInterface } from 'node:readline'
 
 /** What the bench hands to a load process: JSON as its argument. */
-export function readInput<T>(): T {
-  return JSON.parse(process.argv[2] ?? '') as T
+export function readInput(): unknown {
+  return JSON.parse(process.argv[2] ?? '')
 }
 
-const lines = createInterface({ input: process.stdin })
-
-/** The bench asks to end, or is gone. */
-export const stopped = new Promise<void>((resolve) => lines.once('close', resolve))
+/** Asked once the bench wants the end, or is gone. */
+export const stop: { asked: boolean } = { asked: false }
+createInterface({ input: process.stdin }).once('close', () => (stop.asked = true))
 
 export function sayReady(): void {
   process.stdout.write('"ready"\n')

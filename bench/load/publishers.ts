@@ -3,13 +3,13 @@ import { now, rounded, sleep } from '../lib/time.ts'
 import { offsets } from '../lib/shape.ts'
 import type { Shape } from '../lib/shape.ts'
 import { connectAll } from './connections.ts'
-import { finish, readInput, sayReady, stopped } from './process.ts'
+import { finish, readInput, sayReady, stop } from './process.ts'
 
 /**
  * Publishers in an open loop: job n is due at its scheduled instant, whether or not a connection is free by then, and
  * everything is counted from that instant. Its spec is {"n": n}.
  */
-const input = readInput<{
+const input = readInput() as {
   readonly databaseUrl: string
   readonly connections: number
   readonly statement: string
@@ -17,7 +17,7 @@ const input = readInput<{
   readonly shape: Shape
   /** Every so many-th job is published in a transaction that commits `ms` later, on connections of its own. */
   readonly late?: { readonly every: number; readonly ms: number }
-}>()
+}
 
 const text = input.statement
 const schedule = offsets(input.shape)
@@ -54,7 +54,11 @@ async function publishLate(client: pg.Client, n: number, ms: number): Promise<vo
   acknowledgedAt[n] = rounded(now())
 }
 
-function pump(queue: number[], clients: pg.Client[], work: (client: pg.Client, n: number) => Promise<void>): void {
+function pump(
+  queue: number[],
+  clients: pg.Client[],
+  work: (client: pg.Client, n: number) => Promise<void>,
+): void {
   while (queue.length > 0) {
     const client = clients.pop()
     if (client === undefined) return
@@ -72,12 +76,10 @@ function isLate(n: number): boolean {
   return input.late !== undefined && n % input.late.every === 0
 }
 
-let halted = false
-void stopped.then(() => (halted = true))
 sayReady()
 const startAt = now() + 50
 let next = 0
-while (next < schedule.length && !halted) {
+while (next < schedule.length && !stop.asked) {
   const elapsed = now() - startAt
   for (let offset = schedule[next]; offset !== undefined && offset <= elapsed; offset = schedule[next]) {
     scheduledAt[next] = rounded(startAt + offset)
@@ -90,4 +92,8 @@ while (next < schedule.length && !halted) {
 }
 const drainUntil = now() + 15_000
 while (due.length + lateDue.length + underWay > 0 && now() < drainUntil) await sleep(10)
-finish({ scheduledAt, acknowledgedAt: acknowledgedAt.map((at) => (at === Infinity ? null : at)), committedAt })
+finish({
+  scheduledAt,
+  acknowledgedAt: acknowledgedAt.map((at) => (at === Infinity ? null : at)),
+  committedAt,
+})

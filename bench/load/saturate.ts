@@ -2,14 +2,14 @@ import { connectAll } from './connections.ts'
 import { finish, readInput, sayReady } from './process.ts'
 
 /** Publishers as fast as they can: each connection repeats the statement for `seconds`. */
-const input = readInput<{
+const input = readInput() as {
   readonly databaseUrl: string
   readonly connections: number
   readonly statement: string
   /** The statement's $1, round robin over all connections; none: it has no parameter. */
   readonly parameters?: readonly string[]
   readonly seconds: number
-}>()
+}
 
 const clients = await connectAll(input.databaseUrl, input.connections)
 sayReady()
