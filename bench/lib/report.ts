@@ -3,21 +3,24 @@ import { mkdirSync, writeFileSync } from 'node:fs'
 import { cpus, totalmem } from 'node:os'
 import type { Spread } from './stats.ts'
 
-/** One line of the table. `ratio` is measured ÷ reference within the same run; targets are ratios or counts. */
-export type Row = {
-  readonly target: string
-  readonly what: string
-  readonly measured: Spread
-  readonly unit: string
-  readonly reference?: { readonly what: string; readonly value: Spread }
-  readonly ratio?: Spread
-  readonly goal: string
-  readonly met: boolean
-}
+/** One line of the table. `ratio` is measured ÷ reference within the same repeat; targets are ratios or counts. */
+export type Row =
+  | {
+      readonly target: string
+      readonly what: string
+      readonly measured: Spread
+      readonly unit: string
+      readonly reference?: { readonly what: string; readonly value: Spread }
+      readonly ratio?: Spread
+      readonly goal: string
+      readonly met: boolean
+    }
+  /** A measurement that broke. */
+  | { readonly target: string; readonly what: string; readonly error: string }
 
 export type Conditions = Readonly<Record<string, string | number>>
 
-export function conditions(postgresVersion: string, quick: boolean): Conditions {
+export function conditions(postgresVersion: string, mode: string, minutes: number): Conditions {
   const commit = execFileSync('git', ['rev-parse', '--short', 'HEAD'], { encoding: 'utf8' }).trim()
   return {
     date: new Date().toISOString(),
@@ -26,14 +29,19 @@ export function conditions(postgresVersion: string, quick: boolean): Conditions 
     postgres: `${postgresVersion}, fsync on, synchronous_commit on`,
     machine: `${cpus().length} cores (${cpus()[0]?.model.trim() ?? 'unknown'}), ${Math.round(totalmem() / 2 ** 30)} GiB`,
     shared: 'Postgres, gateway and load generators share the cores',
-    mode: quick ? 'quick: fewer and shorter repeats, for a look only' : 'full',
+    mode,
+    minutes,
   }
 }
 
-const digits = (value: number) => (Math.abs(value) >= 100 ? value.toFixed(0) : value.toPrecision(3))
+function digits(value: number): string {
+  if (!Number.isFinite(value)) return value > 0 ? 'never' : 'none'
+  return Math.abs(value) >= 100 ? value.toFixed(0) : value.toPrecision(3)
+}
 const shown = ({ median, min, max }: Spread) => `${digits(median)} (${digits(min)}–${digits(max)})`
 
 function cells(row: Row): string[] {
+  if ('error' in row) return [row.target, row.what, `broke: ${row.error}`, '', '', '', 'MISSED']
   return [
     row.target,
     row.what,

@@ -1,31 +1,38 @@
-import { spawn } from 'node:child_process'
-import type { ChildProcess } from 'node:child_process'
-import { once } from 'node:events'
 import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { createInterface } from 'node:readline'
 import pg from 'pg'
 import { startEmbeddedPostgres } from '../../src/db/embedded.ts'
 import { migrate } from '../../src/db/migrations.ts'
+import { createChildren } from './children.ts'
+import type { Children, Gateway } from './children.ts'
 
 /** What a target is measured on: a Postgres of its own with durability on, real gateway processes, helpers. */
-export type Rig = {
+export type Rig = Omit<Children, 'gateway' | 'stopAll'> & {
   readonly url: string
   readonly postgresVersion: string
-  connect(options?: pg.ClientConfig): Promise<pg.Client>
-  /** A gateway process; `env` adds to its configuration. */
-  gateway(
-    env?: Record<string, string>,
-  ): Promise<{ readonly url: string; readonly pid: number; stop(): Promise<void> }>
-  /** Another script of this folder in a process of its own; resolves to the JSON it prints on its last line. */
-  load(script: string, input: unknown): Promise<unknown>
+  /** A session of the database under measurement, or of another one by its URL. */
+  connect(url?: string): Promise<pg.Client>
+  /** A session of another database: what it does is not counted with the one under measurement. */
+  observer(): Promise<pg.Client>
+  /** A further database of the same server, empty or with pullgate's schema; its URL. Made anew at each call. */
+  database(name: string, content: 'empty' | 'pullgate'): Promise<string>
+  /** A gateway process, from dist; `environment` adds to its configuration. */
+  gateway(environment?: Record<string, string>): Promise<Gateway>
   /** Empties the queue between measurements. */
   reset(): Promise<void>
+  /** Ends the processes and sessions that a measurement has left. */
+  tidy(): Promise<void>
   close(): Promise<void>
 }
 
-const repo = new URL('../../', import.meta.url)
+const tables = 'pullgate.job, pullgate.history, pullgate.lane, pullgate.topic, pullgate.subscription'
+
+function withDatabase(url: string, name: string): string {
+  const changed = new URL(url)
+  changed.pathname = `/${name}`
+  return changed.href
+}
 
 export async function startRig(): Promise<Rig> {
   const scratch = mkdtempSync(join(tmpdir(), 'pullgate-bench-'))
@@ -36,78 +43,56 @@ export async function startRig(): Promise<Rig> {
     keep: false,
     settings: { max_connections: '300', shared_buffers: '512MB', max_wal_size: '4GB' },
   })
-  const clients: pg.Client[] = []
-  const children = new Set<ChildProcess>()
+  const children = createChildren(server.url)
+  const clients = new Set<pg.Client>()
 
-  async function connect(options: pg.ClientConfig = {}): Promise<pg.Client> {
-    const client = new pg.Client({ connectionString: server.url, ...options })
+  async function open(url: string): Promise<pg.Client> {
+    const client = new pg.Client({ connectionString: url, application_name: 'bench' })
     await client.connect()
-    clients.push(client)
     return client
   }
-  const admin = await connect()
+  async function connect(url = server.url): Promise<pg.Client> {
+    const client = await open(url)
+    clients.add(client)
+    client.once('end', () => clients.delete(client))
+    return client
+  }
+  const admin = await open(server.url)
   await migrate(admin)
   const { rows } = await admin.query<{ server_version: string }>('show server_version')
 
-  function start(
-    args: readonly string[],
-    env: Record<string, string>,
-    stdin: 'pipe' | 'ignore',
-  ): ChildProcess {
-    const child = spawn(process.execPath, ['--import', 'tsx', ...args], {
-      cwd: repo,
-      env: { ...process.env, ...env },
-      stdio: [stdin, 'pipe', 'inherit'],
-    })
-    children.add(child)
-    child.once('exit', () => children.delete(child))
-    return child
-  }
-  async function stop(child: ChildProcess): Promise<void> {
-    if (child.exitCode !== null || child.signalCode !== null) return
-    const exit = once(child, 'exit')
-    child.kill('SIGTERM')
-    await exit
+  async function tidy(): Promise<void> {
+    await children.stopAll()
+    await Promise.all([...clients].map((client) => client.end().catch(() => undefined)))
   }
 
   return {
     url: server.url,
     postgresVersion: rows[0]?.server_version ?? '',
     connect,
-    async gateway(env = {}) {
-      const child = start(
-        ['src/cli/pullgate.ts', 'serve'],
-        { DATABASE_URL: server.url, PULLGATE_PORT: '0', ...env },
-        'ignore',
-      )
-      if (child.stdout === null) throw new Error('no output of the gateway')
-      for await (const line of createInterface({ input: child.stdout })) {
-        const entry = JSON.parse(line) as { event: string; url: string }
-        if (entry.event !== 'started') continue
-        child.stdout.resume()
-        return { url: entry.url, pid: child.pid ?? 0, stop: () => stop(child) }
+    observer: () => connect(withDatabase(server.url, 'template1')),
+    async database(name, content) {
+      await admin.query(`drop database if exists ${name} with (force)`)
+      await admin.query(`create database ${name} template template0`)
+      const url = withDatabase(server.url, name)
+      if (content === 'pullgate') {
+        const client = await open(url)
+        await migrate(client)
+        await client.end()
       }
-      throw new Error('the gateway ended before it served')
+      return url
     },
-    async load(script, input) {
-      const child = start([`bench/load/${script}`], {}, 'pipe')
-      child.stdin?.end(JSON.stringify({ ...(input as object), databaseUrl: server.url }))
-      let last = ''
-      if (child.stdout === null) throw new Error('no output of the load')
-      for await (const line of createInterface({ input: child.stdout })) last = line
-      if (child.exitCode === null) await once(child, 'exit')
-      if (child.exitCode !== 0) throw new Error(`${script} failed`)
-      return JSON.parse(last) as unknown
-    },
+    gateway: (environment = {}) => children.gateway(environment),
+    load: children.load,
+    peer: children.peer,
     async reset() {
-      await admin.query(
-        'truncate pullgate.job, pullgate.history, pullgate.lane, pullgate.topic, pullgate.subscription',
-      )
+      await admin.query(`truncate ${tables}`)
       await admin.query('vacuum analyze pullgate.job')
     },
+    tidy,
     async close() {
-      await Promise.all([...children].map(stop))
-      await Promise.all(clients.map((client) => client.end().catch(() => undefined)))
+      await tidy()
+      await admin.end().catch(() => undefined)
       await server.stop()
       rmSync(scratch, { recursive: true, force: true })
     },

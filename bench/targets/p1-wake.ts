@@ -1,93 +1,164 @@
-import { createHttp } from '../lib/http.ts'
+import { subscribe } from '../lib/control.ts'
+import { installPeers } from '../lib/peers.ts'
+import { claimRaw, completeRaw, publishAndNotify, silent, subscribeRaw } from '../lib/raw.ts'
 import type { Row } from '../lib/report.ts'
 import type { Rig } from '../lib/rig.ts'
-import { spread, summarize } from '../lib/stats.ts'
+import { pick, ratio, takeTurns } from '../lib/rows.ts'
+import { summarize } from '../lib/stats.ts'
 import type { Summary } from '../lib/stats.ts'
-import { sleep } from './target.ts'
-import type { Target } from './target.ts'
+import { now, sleep } from '../lib/time.ts'
+import { jsonOf, openWire } from '../lib/wire.ts'
+import type { Part, Target } from './target.ts'
 
-const publish = (topic: string) => `select pullgate.publish('${topic}', '{"command": "plan"}')`
+const spec = '{"command": "plan"}'
+const lanes = 3
 /** Between park and publish, so that topics just armed, long armed and just disarmed all count. */
 const gapMs = () => 3_000 * Math.random() ** 3
 
-/** Publish sent → complete answer in the executor's hand, idle, one executor. */
-async function throughGateway(rig: Rig, gateway: string, samples: number): Promise<Summary> {
-  const http = createHttp(1)
+/** One consumer and its publisher; `sample` is one job from publish to settled, in ms from publish to hand. */
+type Lane = { prepare?(): Promise<void>; sample(): Promise<number>; close(): Promise<void> }
+
+async function gatewayLane(rig: Rig, gateway: string, topic: string): Promise<Lane> {
+  const wire = openWire(gateway)
   const publisher = await rig.connect()
-  const id = await http.subscribe(gateway, 'wake')
-  const times: number[] = []
-  for (let n = 0; n < samples; n += 1) {
-    const pull = http.send('PATCH', `${gateway}/subscriptions/${id}`)
-    await sleep(gapMs())
-    const sentAt = performance.now()
-    const published = publisher.query({ name: 'publish', text: publish('wake') })
-    const { text, at } = await pull
-    times.push(at - sentAt)
-    await published
-    // A lease that ends in a later sample would hand the job out again there.
-    const { id: job, lease } = JSON.parse(text) as { id: string; lease: string }
-    await http.send('POST', `${gateway}/jobs/${job}/complete`, JSON.stringify({ lease }))
+  const id = await subscribe(gateway, topic)
+  let pull: ReturnType<typeof wire.send>
+  return {
+    prepare() {
+      pull = wire.send('PATCH', `/subscriptions/${id}`)
+      return Promise.resolve()
+    },
+    async sample() {
+      const sentAt = now()
+      const text = `select pullgate.publish('${topic}', $1::text)`
+      const published = publisher.query({ name: 'publish', text, values: [spec] })
+      const answer = await pull
+      await published
+      // A lease that ends in a later sample would hand the job out again there.
+      const job = jsonOf(answer) as { id: string; lease: string }
+      jsonOf(await wire.send('POST', `/jobs/${job.id}/complete`, `{"lease":"${job.lease}"}`))
+      return answer.at - sentAt
+    },
+    close() {
+      wire.close()
+      return publisher.end()
+    },
   }
-  http.close()
-  await publisher.end()
-  return summarize(times)
 }
 
 /** The floor: LISTEN, then the same claim, raw, without HTTP. */
-async function rawConsumer(rig: Rig, samples: number): Promise<Summary> {
+async function rawLane(rig: Rig, topic: string): Promise<Lane> {
   const [publisher, listener, claimer] = [await rig.connect(), await rig.connect(), await rig.connect()]
-  await listener.query('listen pullgate_wake')
-  const subscribed = await claimer.query<{ id: string }>(
-    `select id from pullgate.subscribe('{floor}', null, 'explicit', 60, null)`,
-  )
-  const claim = {
-    name: 'claim',
-    text: `select * from pullgate.claim(array[pullgate.topic_id('floor')], $1::uuid[], '{1}', '{}', '{}')`,
-    values: [[subscribed.rows[0]?.id]],
+  const channel = `bench_${topic}`
+  await publisher.query(silent)
+  await listener.query(`listen ${channel}`)
+  const subscription = await subscribeRaw(claimer, topic)
+  return {
+    async sample() {
+      const inHand = new Promise<number>((resolve, reject) => {
+        listener.once('notification', () => {
+          claimRaw(claimer, topic, subscription, 1).then((jobs) => {
+            const at = now()
+            completeRaw(claimer, jobs).then(() => resolve(at), reject)
+          }, reject)
+        })
+      })
+      const sentAt = now()
+      const text = publishAndNotify(topic, channel)
+      const published = publisher.query({ name: 'publish', text, values: [spec] })
+      const at = await inHand
+      await published
+      return at - sentAt
+    },
+    async close() {
+      await Promise.all([publisher, listener, claimer].map((client) => client.end()))
+    },
   }
+}
+
+/** Lets one at a time through, in the order they came. */
+function createGate() {
+  let last: Promise<unknown> = Promise.resolve()
+  return <T>(work: () => Promise<T>): Promise<T> => {
+    const result = last.then(work)
+    last = result.catch(() => undefined)
+    return result
+  }
+}
+
+async function run(lane: Lane, samples: number, gate: ReturnType<typeof createGate>): Promise<number[]> {
   const times: number[] = []
   for (let n = 0; n < samples; n += 1) {
-    const inHand = new Promise<number>((resolve, reject) => {
-      listener.once('notification', () => {
-        claimer.query(claim).then(() => resolve(performance.now()), reject)
-      })
-    })
+    await lane.prepare?.()
     await sleep(gapMs())
-    const sentAt = performance.now()
-    const published = publisher.query({ name: 'publish', text: publish('floor') })
-    times.push((await inHand) - sentAt)
-    await published
-    await claimer.query(`select pullgate.complete(id) from pullgate.job where state = 'running'`)
+    times.push(await gate(() => lane.sample()))
   }
-  await Promise.all([publisher, listener, claimer].map((client) => client.end()))
-  return summarize(times)
+  await lane.close()
+  return times
+}
+
+/**
+ * All wait at the same time and are sampled one at a time: nothing else happens during a sample, and what else the
+ * machine does meets all alike.
+ */
+async function measureTogether(rig: Rig, gateway: string, peer: string, samples: number) {
+  const gate = createGate()
+  const each = Math.ceil(samples / lanes)
+  const numbers = Array.from({ length: lanes }, (_, n) => n)
+  const graphile = rig.peer('graphile.mjs', { databaseUrl: peer, mode: 'wake' })
+  await graphile.ready
+  const own = await Promise.all(numbers.map((n) => gatewayLane(rig, gateway, `wake${n}`)))
+  const floor = await Promise.all(numbers.map((n) => rawLane(rig, `floor${n}`)))
+  const peers: Lane[] = [
+    {
+      sample: async () => Number(await graphile.ask('go')),
+      async close() {
+        await graphile.stop()
+      },
+    },
+  ]
+  const all = async (some: readonly Lane[]) =>
+    summarize((await Promise.all(some.map((lane) => run(lane, each, gate)))).flat())
+  const summaries = await Promise.all([all(own), all(floor), all(peers)])
+  return { own: summaries[0], floor: summaries[1], peer: summaries[2] }
+}
+
+function part(what: string, suffix: string, withWriter: boolean): Part {
+  return {
+    what,
+    async measure(rig, { repeats, quick }) {
+      installPeers()
+      const gateway = await rig.gateway()
+      const writer = await rig.connect()
+      await writer.query('create table if not exists bench_other (n integer)')
+      if (withWriter) await writer.query('begin; insert into bench_other values (1)')
+      const peer = await rig.database('peer', 'empty')
+      const { together } = await takeTurns(repeats, {
+        together: () => measureTogether(rig, gateway.url, peer, quick ? 45 : 150),
+      })
+      const of = (who: 'own' | 'floor' | 'peer', at: keyof Summary) => pick(together, (one) => one[who][at])
+      const row = (at: 'p50' | 'p99', limit: number): Row =>
+        ratio(
+          { target: 'P1', what: `wake ${at}${suffix}` },
+          of('own', at),
+          'ms',
+          { ...of('floor', at), what: 'raw LISTEN + claim' },
+          { atMost: limit },
+        )
+      const peerRow = ratio(
+        { target: 'P1', what: `wake p50${suffix}` },
+        of('own', 'p50'),
+        'ms',
+        { ...of('peer', 'p50'), what: 'graphile-worker, in process' },
+        { atMost: 1 },
+      )
+      return [row('p50', 1.25), row('p99', 1.5), peerRow]
+    },
+  }
 }
 
 export const p1: Target = {
   id: 'P1',
   title: 'wake: publish sent to the job in hand, idle',
-  async measure(rig, { repeats, quick }) {
-    const samples = quick ? 50 : 300
-    const gateway = await rig.gateway()
-    const pairs: { readonly own: Summary; readonly floor: Summary }[] = []
-    for (let n = 0; n < repeats; n += 1) {
-      const floor = await rawConsumer(rig, samples)
-      pairs.push({ floor, own: await throughGateway(rig, gateway.url, samples) })
-    }
-    await gateway.stop()
-    const row = (part: 'p50' | 'p99', goal: number): Row => {
-      const ratio = spread(pairs.map(({ own, floor }) => own[part] / floor[part]))
-      return {
-        target: 'P1',
-        what: `wake ${part}`,
-        measured: spread(pairs.map(({ own }) => own[part])),
-        unit: 'ms',
-        reference: { what: 'raw LISTEN + claim', value: spread(pairs.map(({ floor }) => floor[part])) },
-        ratio,
-        goal: `≤ ${goal}`,
-        met: ratio.median <= goal,
-      }
-    }
-    return [row('p50', 1.25), row('p99', 1.5)]
-  },
+  parts: [part('idle', '', false), part('beside an unrelated open writer', ', unrelated writer open', true)],
 }

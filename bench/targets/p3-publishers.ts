@@ -1,47 +1,154 @@
+import { subscribe, subscribeEach } from '../lib/control.ts'
+import { afterWarmUp, emptied, runFlow, topic } from '../lib/flow.ts'
+import type { Executed, Executors } from '../lib/flow.ts'
 import type { Row } from '../lib/report.ts'
 import type { Rig } from '../lib/rig.ts'
-import { spread } from '../lib/stats.ts'
-import type { Target } from './target.ts'
+import { figure, pick, ratio, takeTurns } from '../lib/rows.ts'
+import { steady } from '../lib/shape.ts'
+import type { Shape } from '../lib/shape.ts'
+import { countNotifications } from '../lib/watch.ts'
+import type { Part, Target } from './target.ts'
 
 const connections = 32
-const publish = `select pullgate.publish('jobs', '{"command": "plan"}')`
+const spec = '{"command": "plan"}'
+const publish = `select pullgate.publish('${topic}', '${spec}')`
+const publishTo = `select pullgate.publish($1, '${spec}')`
 // The same row, without a trigger: what Postgres itself can do.
-const plainInsert = `insert into bench_plain (lane_id, topic_id, state, job_spec) values (2, 1, 'ready', '{"command": "plan"}')`
+const plainInsert = `insert into bench_plain (lane_id, topic_id, state, job_spec) values (2, 1, 'ready', '${spec}')`
+const topics = Array.from({ length: 1_000 }, (_, n) => `topic${n}`)
+const notifyLimit = { atMost: 200 } as const
+const slowMs = 1_000
 
-async function rate(rig: Rig, statement: string, seconds: number): Promise<number> {
-  const result = (await rig.load('publishes.ts', { connections, statement, seconds })) as {
-    done: number
-    seconds: number
-  }
+type Measured = { readonly perSecond: number; readonly notifications: number }
+
+async function rate(
+  rig: Rig,
+  statement: string,
+  seconds: number,
+  parameters?: readonly string[],
+): Promise<number> {
+  const load = rig.load<{ done: number; seconds: number }>('saturate.ts', {
+    ...{ connections, statement, seconds },
+    ...(parameters === undefined ? {} : { parameters }),
+  })
+  const result = await load.result
   return result.done / result.seconds
+}
+
+/** Publishers at saturation while slow executors are attached. */
+async function beside(rig: Rig, executors: Executors, saturate: () => Promise<number>): Promise<Measured> {
+  const secondsMax = 60
+  const slow = rig.load<Executed>('executors.ts', { ...executors, max: null, waitSeconds: 25, secondsMax })
+  await slow.ready
+  const notifications = await countNotifications(rig)
+  const perSecond = await saturate()
+  const heard = await notifications.perSecond()
+  await slow.stop()
+  return { perSecond, notifications: heard }
+}
+
+const saturated: Part = {
+  what: 'at saturation, 32 connections',
+  async measure(rig, { repeats, quick }) {
+    const seconds = quick ? 3 : 10
+    const admin = await rig.connect()
+    await admin.query('drop table if exists bench_plain')
+    await admin.query('create table bench_plain (like pullgate.job including all)')
+    const gateways = async (subscriptions: (gateway: string) => Promise<string[]>, count: number) => {
+      const gateway = await rig.gateway()
+      const executors = { gateways: [gateway.url], subscriptions: await subscriptions(gateway.url) }
+      return { executors: { ...executors, connections: count, holdMs: slowMs }, stop: () => gateway.stop() }
+    }
+    const { floor, alone, attached, many } = await takeTurns(repeats, {
+      floor: async () => {
+        await admin.query('truncate bench_plain')
+        return rate(rig, plainInsert, seconds)
+      },
+      alone: async () => {
+        await emptied(rig)
+        return rate(rig, publish, seconds)
+      },
+      attached: async () => {
+        await emptied(rig)
+        const { executors, stop } = await gateways(async (url) => [await subscribe(url, topic)], 10)
+        const measured = await beside(rig, executors, () => rate(rig, publish, seconds))
+        await stop()
+        return measured
+      },
+      many: async () => {
+        await rig.reset()
+        const { executors, stop } = await gateways(() => subscribeEach(admin, topics), topics.length)
+        const measured = await beside(rig, executors, () => rate(rig, publishTo, seconds, topics))
+        await stop()
+        return measured
+      },
+    })
+    await admin.query('drop table bench_plain')
+    const own = { ...alone, what: 'publish() alone' }
+    const speed = (one: Measured) => one.perSecond
+    const heard = (one: Measured) => one.notifications
+    const slowTen = 'gateway, ten executors of 1 job/s'
+    const thousand = '1,000 topics, one waiter each (1 job/s each)'
+    return [
+      ratio(
+        { target: 'P3a', what: 'publish() alone' },
+        ...([alone, 'per s', { ...floor, what: 'INSERT without trigger' }, { atLeast: 0.65 }] as const),
+      ),
+      ratio({ target: 'P3b', what: slowTen }, pick(attached, speed), 'per s', own, { atLeast: 0.95 }),
+      figure({ target: 'P3b', what: `${slowTen}: NOTIFYs` }, pick(attached, heard), 'per s', notifyLimit),
+      ratio({ target: 'P3d', what: thousand }, pick(many, speed), 'per s', own, { atLeast: 0.8 }),
+      figure({ target: 'P3d', what: `${thousand}: NOTIFYs` }, pick(many, heard), 'per s', notifyLimit),
+    ]
+  },
+}
+
+function openLoop(what: string, shapeFor: (seconds: number) => Shape): Part {
+  return {
+    what,
+    async measure(rig, { repeats, quick }) {
+      const gateway = await rig.gateway()
+      const shape = shapeFor(quick ? 4 : 10)
+      const { without, beside256 } = await takeTurns(repeats, {
+        without: async () => {
+          await emptied(rig)
+          const flow = await runFlow(rig, 'none', shape)
+          return { ...afterWarmUp(flow, flow.acknowledged), notifications: 0 }
+        },
+        beside256: async () => {
+          await emptied(rig)
+          const subscriptions = [await subscribe(gateway.url, topic)]
+          const notifications = await countNotifications(rig)
+          const executors = { gateways: [gateway.url], subscriptions, connections: 256 }
+          const flow = await runFlow(rig, { executors }, shape)
+          return { ...afterWarmUp(flow, flow.acknowledged), notifications: await notifications.perSecond() }
+        },
+      })
+      const row = (part: 'p50' | 'p99'): Row =>
+        ratio(
+          { target: 'P3c', what: `publish acknowledged, ${what}, ${part}` },
+          pick(beside256, (one) => one[part]),
+          'ms',
+          { ...pick(without, (one) => one[part]), what: 'no executor' },
+          { atMost: 1.5 },
+        )
+      const heard = pick(beside256, (one) => one.notifications)
+      return [
+        row('p50'),
+        row('p99'),
+        figure({ target: 'P3c', what: `${what}: NOTIFYs` }, heard, 'per s', notifyLimit),
+      ]
+    },
+  }
 }
 
 export const p3: Target = {
   id: 'P3',
-  title: 'publishers: publish() alone against a plain INSERT, 32 connections',
-  async measure(rig, { repeats, quick }) {
-    const seconds = quick ? 3 : 10
-    const admin = await rig.connect()
-    await admin.query('create table bench_plain (like pullgate.job including all)')
-    const pairs: { readonly own: number; readonly floor: number }[] = []
-    for (let n = 0; n < repeats; n += 1) {
-      await rig.reset()
-      await admin.query('truncate bench_plain')
-      await admin.query(publish)
-      pairs.push({ floor: await rate(rig, plainInsert, seconds), own: await rate(rig, publish, seconds) })
-    }
-    await admin.query('drop table bench_plain')
-    const ratio = spread(pairs.map(({ own, floor }) => own / floor))
-    const row: Row = {
-      target: 'P3a',
-      what: 'publish() alone',
-      measured: spread(pairs.map(({ own }) => own)),
-      unit: 'per s',
-      reference: { what: 'INSERT without trigger', value: spread(pairs.map(({ floor }) => floor)) },
-      ratio,
-      goal: '≥ 0.65',
-      met: ratio.median >= 0.65,
-    }
-    return [row]
-  },
+  title: 'publishers',
+  parts: [
+    saturated,
+    openLoop('1,000/s, 256 executors', (seconds) => steady(1_000, seconds)),
+    openLoop('1,000/s in bursts of 100 ms every 400 ms, 256 executors', (seconds) => ({
+      ...{ kind: 'bursts', rate: 1_000, seconds, onMs: 100, offMs: 300 },
+    })),
+  ],
 }

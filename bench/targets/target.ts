@@ -1,13 +1,22 @@
 import type { Row } from '../lib/report.ts'
 import type { Rig } from '../lib/rig.ts'
 
-export type Scale = { readonly repeats: number; readonly quick: boolean }
+export type Scale = {
+  readonly repeats: number
+  readonly quick: boolean
+  /** Five minutes for what has to be held for five minutes. */
+  readonly long: boolean
+}
 
-/** One target of the table: measures itself, its floor and its peers in the same run. */
-export type Target = {
-  readonly id: string
-  readonly title: string
+/** A part of a target, with its floor and its peers in the same run. One that throws becomes a row that says so. */
+export type Part = {
+  readonly what: string
   measure(rig: Rig, scale: Scale): Promise<Row[]>
 }
 
-export const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
+/** One target of the table. */
+export type Target = {
+  readonly id: string
+  readonly title: string
+  readonly parts: readonly Part[]
+}

@@ -1,0 +1,19 @@
+import { createInterface } from 'node:readline'
+
+/** What the bench hands to a load process: JSON as its argument. */
+export function readInput(): unknown {
+  return JSON.parse(process.argv[2] ?? '')
+}
+
+/** Asked once the bench wants the end, or is gone. */
+export const stop: { asked: boolean } = { asked: false }
+createInterface({ input: process.stdin }).once('close', () => (stop.asked = true))
+
+export function sayReady(): void {
+  process.stdout.write('"ready"\n')
+}
+
+/** Prints the result and ends the process, whatever is still open. */
+export function finish(result: object): void {
+  process.stdout.write(`${JSON.stringify(result)}\n`, () => process.exit(0))
+}
