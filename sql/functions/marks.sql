@@ -42,6 +42,7 @@ create or replace function pullgate.advance_marks(
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_snapshot pg_snapshot := pg_current_snapshot();
@@ -100,6 +101,7 @@ returns bigint[]
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_ids bigint[];
