@@ -86,9 +86,16 @@ export function createArming(options: {
   const polling = createPolling({
     clock,
     kick: (topic) => kick(topic, 'tick'),
-    // Its next claim that comes back short arms it.
-    onCool: (topic) => kick(topic, 'tick'),
+    async look(ids) {
+      const { dueAfter } = marks
+      const query = { topics: ids, marks: marks.of(ids), dueAfter, readyMs: 0, fence: false }
+      const { readyTopics, dueInMs } = await store.look(query)
+      if (dueInMs !== null) dueWork.saw(dueInMs)
+      return readyTopics
+    },
+    isWaitedFor,
     lookAhead: dueWork.lookAhead,
+    onError: failed('polling'),
   })
 
   function claimed(id: TopicId, { startedAt, jobs, result, waiting }: ClaimReport): void {

@@ -29,6 +29,9 @@ const tickMaxMs = 10
 const tickGrowth = 1.5
 // Of the time, claims for ticks take at most a third, whatever they cost.
 const tickShare = 3
+// Few topics are claimed at once; of many, one look finds those that have something: a claim each for 1,000 topics took
+// the gateway several times as long as the look takes Postgres (3.5 ms).
+const claimedTopicsMax = 8
 // Longer than the pauses of a bursty publisher: each time a topic is armed costs the registry a row.
 const coolMs = 2_000
 // Jobs that fall due within 2 s are not announced for hot topics.
@@ -37,16 +40,18 @@ const lookAheadMs = 100
 export function createPolling(options: {
   readonly clock: Clock
   readonly kick: (topic: TopicId) => void
-  /** Ticks found nothing for long enough. */
-  readonly onCool: (topic: TopicId) => void
+  /** Which of the topics have ready jobs. */
+  readonly look: (topics: readonly TopicId[]) => Promise<readonly TopicId[]>
+  readonly isWaitedFor: (topic: TopicId) => boolean
   readonly lookAhead: () => void
+  readonly onError: (error: unknown) => void
 }): Polling {
-  const { clock, kick, onCool, lookAhead } = options
+  const { clock, kick, look, isWaitedFor, lookAhead, onError } = options
   const topics = new Map<TopicId, { foundAt: number; dry: boolean }>()
   let tokens = burst
   let filledAt = clock.now()
   let tickMs = tickMinMs
-  let claimMs = 0
+  let costMs = 0
   let foundInTick = false
   let lookedAt = 0
   let timer: Timer | undefined
@@ -57,7 +62,8 @@ export function createPolling(options: {
     for (const [topic, { foundAt }] of topics) {
       if (now - foundAt < coolMs) continue
       topics.delete(topic)
-      onCool(topic)
+      // Its next claim that comes back short arms it.
+      kick(topic)
     }
     if (topics.size === 0) return
     if (now - lookedAt >= lookAheadMs) {
@@ -66,12 +72,37 @@ export function createPolling(options: {
     }
     tickMs = foundInTick ? tickMinMs : Math.min(tickMaxMs, tickMs * tickGrowth)
     foundInTick = false
-    for (const topic of topics.keys()) kick(topic)
+    const waited = [...topics.keys()].filter(isWaitedFor)
+    if (waited.length > claimedTopicsMax) {
+      void kickReady(waited)
+      return
+    }
+    for (const topic of waited) kick(topic)
     schedule()
   }
 
+  async function kickReady(waited: readonly TopicId[]): Promise<void> {
+    const sentAt = clock.now()
+    try {
+      const ready = new Set(await look(waited))
+      for (const topic of waited) {
+        const hot = topics.get(topic)
+        if (hot !== undefined) hot.dry = !ready.has(topic)
+        if (ready.has(topic)) kick(topic)
+      }
+    } catch (error) {
+      onError(error)
+    }
+    spent(clock.now() - sentAt)
+    schedule()
+  }
+
+  function spent(ms: number): void {
+    costMs = costMs === 0 ? ms : 0.9 * costMs + 0.1 * ms
+  }
+
   function schedule(): void {
-    if (topics.size > 0) timer ??= clock.after(Math.max(tickMs, tickShare * claimMs), tick)
+    if (topics.size > 0) timer ??= clock.after(Math.max(tickMs, tickShare * costMs), tick)
   }
 
   return {
@@ -94,7 +125,7 @@ export function createPolling(options: {
       const hot = topics.get(topic)
       if (hot === undefined) return
       hot.dry = short
-      claimMs = claimMs === 0 ? ms : 0.9 * claimMs + 0.1 * ms
+      if (topics.size <= claimedTopicsMax) spent(ms)
       if (jobs === 0) return
       hot.foundAt = clock.now()
       foundInTick = true
