@@ -139,7 +139,9 @@ begin
         where j.expires_at is not null and j.state in ('scheduled', 'ready')
           and j.expires_at > v_after and j.expires_at <= v_now + interval '2 seconds'
         order by j.expires_at limit 1)
-    ) d;
+    ) d
+    -- greatest(0, null) is 0.
+    having min(d.at) is not null;
 end
 $$;
 
