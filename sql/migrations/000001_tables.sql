@@ -89,8 +89,9 @@ create sequence pullgate.job_seq as bigint cache 1;
 
 create table pullgate.job (
   id bigint generated always as identity,
-  -- Drawn afresh each time the job becomes ready (trigger job_ready), after its transaction has an id.
-  seq bigint not null default nextval('pullgate.job_seq'),
+  -- Drawn afresh each time the job becomes ready (trigger job_becomes_ready), after its transaction has an id: no job
+  -- with a lower seq can appear once every transaction up to a given id has ended. A case runs its condition first.
+  seq bigint not null default case when pg_current_xact_id() is not null then nextval('pullgate.job_seq') end,
   lane_id bigint not null,
   topic_id bigint not null,
   -- The instant from which the job may be claimed; that of the last return for one that came back.
