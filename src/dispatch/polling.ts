@@ -20,7 +20,8 @@ export type Polling = {
   reset(): void
 }
 
-// NOTIFYs per second that publishers do not feel: at 200/s the commit lock is held for a few hundredths of the time.
+// NOTIFYs per second that publishers do not feel: of 3,600 commits/s from 32 connections 75 or 150 with a NOTIFY made no
+// difference (1.04, 1.03 of the rate without), one in each left 0.18 of it (medians of three, 2 cores, fsync on).
 const budgetPerSecond = 100
 const burst = 20
 // Ticks follow a claim that found something closely, and grow apart while they find nothing.
