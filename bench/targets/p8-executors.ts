@@ -1,4 +1,5 @@
 import { subscribe } from '../lib/control.ts'
+import { createGate } from '../lib/gate.ts'
 import { clockOffset } from '../lib/instants.ts'
 import type { Instants } from '../lib/instants.ts'
 import type { Rig } from '../lib/rig.ts'
@@ -32,14 +33,18 @@ export async function openExecutors(rig: Rig, gateway: string, instants: Instant
   const offset = await clockOffset(reader)
   const subscription = await subscribe(gateway, topic, leaseSeconds)
   const waiting = new Map<string, Waiting>()
+  const publishing = createGate()
+  const reading = createGate()
   let closed = false
 
   async function instantOf(column: 'due_at' | 'lease_ends_at', id: string): Promise<number> {
-    const { rows } = await reader.query<{ at: string }>({
-      name: column,
-      text: `select extract(epoch from ${column}) * 1000 as at from pullgate.job where id = $1`,
-      values: [id],
-    })
+    const { rows } = await reading(() =>
+      reader.query<{ at: string }>({
+        name: column,
+        text: `select extract(epoch from ${column}) * 1000 as at from pullgate.job where id = $1`,
+        values: [id],
+      }),
+    )
     return Number(rows[0]?.at) - offset
   }
 
@@ -81,11 +86,13 @@ export async function openExecutors(rig: Rig, gateway: string, instants: Instant
     const inHand = new Promise<number>((resolve) => waiting.set(`${kind}${n}`, { dueAt: NaN, resolve }))
     const delayMs = kind === 'delayed' ? instants.reserve(200, 3_000) : 0
     if (kind === 'lease') instants.reserve(leaseSeconds * 1000, leaseSeconds * 1000)
-    const published = await publisher.query<{ id: string }>({
-      name: `publish_${kind}`,
-      text: `select pullgate.publish('${topic}', $1::text, delay => make_interval(secs => $2)) as id`,
-      values: [JSON.stringify({ kind, n }), delayMs / 1000],
-    })
+    const published = await publishing(() =>
+      publisher.query<{ id: string }>({
+        name: `publish_${kind}`,
+        text: `select pullgate.publish('${topic}', $1::text, delay => make_interval(secs => $2)) as id`,
+        values: [JSON.stringify({ kind, n }), delayMs / 1000],
+      }),
+    )
     if (kind === 'delayed') {
       const own = waiting.get(`${kind}${n}`)
       if (own !== undefined) own.dueAt = await instantOf('due_at', published.rows[0]?.id ?? '')

@@ -1,3 +1,4 @@
+import { createGate } from '../lib/gate.ts'
 import { clockOffset } from '../lib/instants.ts'
 import type { Instants } from '../lib/instants.ts'
 import { claimDueRaw, completeRaw, subscribeRaw } from '../lib/raw.ts'
@@ -14,10 +15,12 @@ export async function rawFloor(rig: Rig, instants: Instants) {
   const claimer = await rig.connect(url)
   const offset = await clockOffset(publisher)
   const topic = 'floor'
+  const publishing = createGate()
+  const claiming = createGate()
   const subscription = await subscribeRaw(claimer, topic)
 
-  async function sample(): Promise<number> {
-    const delayMs = instants.reserve(200, 3_000)
+  /** Publishes; resolves to the instant at which the job falls due. */
+  async function publish(delayMs: number): Promise<number> {
     const { rows } = await publisher.query<{ id: string }>({
       name: 'due_publish',
       text: `select pullgate.publish('${topic}', '{}', delay => make_interval(secs => $1)) as id`,
@@ -28,14 +31,24 @@ export async function rawFloor(rig: Rig, instants: Instants) {
       text: 'select extract(epoch from due_at) * 1000 as due from pullgate.job where id = $1',
       values: [rows[0]?.id],
     })
-    const dueAt = Number(dated.rows[0]?.due) - offset
-    await sleep(Math.max(0, Math.ceil(dueAt - now())))
+    return Number(dated.rows[0]?.due) - offset
+  }
+
+  async function claimOne(): Promise<number> {
     for (;;) {
       const jobs = await claimDueRaw(claimer, topic, subscription)
       const at = now()
+      if (jobs.length === 0) continue
       await completeRaw(claimer, jobs)
-      if (jobs.length > 0) return at - dueAt
+      return at
     }
+  }
+
+  async function sample(): Promise<number> {
+    const delayMs = instants.reserve(200, 3_000)
+    const dueAt = await publishing(() => publish(delayMs))
+    await sleep(Math.max(0, Math.ceil(dueAt - now())))
+    return (await claiming(claimOne)) - dueAt
   }
 
   return {
