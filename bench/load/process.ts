@@ -7,7 +7,12 @@ export function readInput(): unknown {
 
 /** Asked once the bench wants the end, or is gone. */
 export const stop: { asked: boolean } = { asked: false }
-createInterface({ input: process.stdin }).once('close', () => (stop.asked = true))
+const lines = createInterface({ input: process.stdin }).once('close', () => (stop.asked = true))
+
+/** Does what the bench asks for, line by line, and answers. */
+export function onAsked(work: (line: string) => string): void {
+  lines.on('line', (line) => process.stdout.write(`${work(line)}\n`))
+}
 
 export function sayReady(): void {
   process.stdout.write('"ready"\n')

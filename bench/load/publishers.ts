@@ -15,7 +15,10 @@ const input = readInput() as {
   readonly statement: string
   readonly setup?: string
   readonly shape: Shape
-  /** Every so many-th job is published in a transaction that commits `ms` later, on connections of its own. */
+  /**
+   * All publish in a transaction of three statements; every so many-th commits `ms` after its publish, on connections
+   * of its own.
+   */
   readonly late?: { readonly every: number; readonly ms: number }
 }
 
@@ -26,7 +29,7 @@ const acknowledgedAt: number[] = new Array<number>(schedule.length).fill(Infinit
 const committedAt: number[] = []
 
 const free = await connectAll(input.databaseUrl, input.connections, input.setup)
-const lateFree = input.late === undefined ? [] : await connectAll(input.databaseUrl, 64, input.setup)
+const lateFree = input.late === undefined ? [] : await connectAll(input.databaseUrl, 32, input.setup)
 // Planned before the clock starts; the transaction is rolled back, so nothing is published.
 for (const client of [...free, ...lateFree]) {
   await client.query('begin')
@@ -45,10 +48,10 @@ async function publish(client: pg.Client, n: number): Promise<void> {
   acknowledgedAt[n] = rounded(now())
 }
 
-async function publishLate(client: pg.Client, n: number, ms: number): Promise<void> {
+async function publishIn(client: pg.Client, n: number, ms: number): Promise<void> {
   await client.query('begin')
   await client.query({ name: 'publish', text, values: [`{"n": ${n}}`] })
-  await sleep(ms)
+  if (ms > 0) await sleep(ms)
   committedAt[n] = rounded(now())
   await client.query('commit')
   acknowledgedAt[n] = rounded(now())
@@ -86,8 +89,8 @@ while (next < schedule.length && !stop.asked) {
     ;(isLate(next) ? lateDue : due).push(next)
     next += 1
   }
-  pump(due, free, publish)
-  pump(lateDue, lateFree, (client, n) => publishLate(client, n, input.late?.ms ?? 0))
+  pump(due, free, input.late === undefined ? publish : (client, n) => publishIn(client, n, 0))
+  pump(lateDue, lateFree, (client, n) => publishIn(client, n, input.late?.ms ?? 0))
   await sleep(1)
 }
 const drainUntil = now() + 15_000

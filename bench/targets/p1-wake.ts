@@ -1,4 +1,6 @@
 import { subscribe } from '../lib/control.ts'
+import { createGate } from '../lib/gate.ts'
+import type { Gate } from '../lib/gate.ts'
 import { installPeers } from '../lib/peers.ts'
 import { claimRaw, completeRaw, publishAndNotify, silent, subscribeRaw } from '../lib/raw.ts'
 import type { Row } from '../lib/report.ts'
@@ -76,17 +78,7 @@ async function rawLane(rig: Rig, topic: string): Promise<Lane> {
   }
 }
 
-/** Lets one at a time through, in the order they came. */
-function createGate() {
-  let last: Promise<unknown> = Promise.resolve()
-  return <T>(work: () => Promise<T>): Promise<T> => {
-    const result = last.then(work)
-    last = result.catch(() => undefined)
-    return result
-  }
-}
-
-async function run(lane: Lane, samples: number, gate: ReturnType<typeof createGate>): Promise<number[]> {
+async function run(lane: Lane, samples: number, gate: Gate): Promise<number[]> {
   const times: number[] = []
   for (let n = 0; n < samples; n += 1) {
     await lane.prepare?.()
