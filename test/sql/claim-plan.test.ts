@@ -30,7 +30,11 @@ let subscription = ''
 async function exercise(session: pg.Client): Promise<void> {
   await claim(session, 'plan', subscription, 3)
   await runDue(session, 100)
-  await rows(session, `select * from pullgate.look(array[pullgate.topic_id($1)], '{}', '{}', null, 100, true)`, ['plan'])
+  await rows(
+    session,
+    `select * from pullgate.look(array[pullgate.topic_id($1)], '{}', '{}', null, 100, true)`,
+    ['plan'],
+  )
 }
 
 let planned: Awaited<ReturnType<typeof explainedSession>>
