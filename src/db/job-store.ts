@@ -81,7 +81,8 @@ export function createJobStore(database: Database, claimStatements: number): Job
     for (const row of rows) {
       const place = places[row.slot - 1]
       const claim = claims[place?.item ?? -1]
-      if (place === undefined || claim === undefined) throw new Error(`pullgate.claim returned slot ${row.slot} of ${places.length}`)
+      if (place === undefined || claim === undefined)
+        throw new Error(`pullgate.claim returned slot ${row.slot} of ${places.length}`)
       const { id } = row
       if (id !== null) claim.jobs.push({ slot: place.index, job: toJob({ ...row, id }, place.topic) })
       else if (row.note === 'ended') claim.endedSlots.push(place.index)

@@ -3,7 +3,7 @@ import { asError } from '../domain/errors.ts'
 import type { Emit } from '../domain/events.ts'
 import type { WatchStore } from '../domain/ports.ts'
 import type { TopicId, WakeCause } from '../domain/types.ts'
-import type { DueWork } from './due-work.ts'
+import type { ArmedTopic, DueHints } from './armed-topic.ts'
 import { createFence } from './fence.ts'
 import type { Marks } from './marks.ts'
 import { createPolling } from './polling.ts'
@@ -38,33 +38,20 @@ export type Arming = {
   stop(): Promise<void>
 }
 
-export type ArmedTopic = {
-  readonly id: TopicId
-  /** When the arm that holds now was asked for; undefined until it has been. */
-  armedAt: number | undefined
-  /** Above the ids of all publishers that could have missed the arm; undefined until it has been drawn. */
-  fence: bigint | undefined
-  fenced: boolean
-  quiet: boolean
-  notifiedAt: number
-  /** Since when nobody has waited. */
-  lonelySince: number | undefined
-}
-
 // An arm is kept for a while when nobody waits: a registry row written at every edge would bloat what publishers read.
 const keepMs = 2_000
 const sweepMs = 1_000
 
 export function createArming(options: {
   readonly store: Pick<WatchStore, 'arm' | 'disarm' | 'look'>
-  /** Of this process; names its rows in the registry. */
+  /** Names this gateway's rows in the registry; another one at each start. */
   readonly gateway: string
   readonly marks: Pick<Marks, 'of' | 'dueAfter'>
   readonly clock: Clock
   readonly emit: Emit
   readonly kick: (topic: TopicId, cause: WakeCause) => void
   readonly isWaitedFor: (topic: TopicId) => boolean
-  readonly dueWork: Pick<DueWork, 'lookAhead' | 'saw'>
+  readonly dueWork: DueHints
 }): Arming {
   const { store, gateway, marks, clock, emit, kick, isWaitedFor, dueWork } = options
   const topics = new Map<TopicId, ArmedTopic>()

@@ -36,7 +36,14 @@ const fruitlessPauseMs = 25
 // A notification under way is no lost one.
 const readyMs = 100
 
-export function createDueWork({ store, marks, dispatcher, clock, emit, backstopMs }: DueWorkOptions): DueWork {
+export function createDueWork({
+  store,
+  marks,
+  dispatcher,
+  clock,
+  emit,
+  backstopMs,
+}: DueWorkOptions): DueWork {
   let nextBackstop: Timer | undefined
   let nextDue: { readonly at: number; readonly timer: Timer } | undefined
   let looking = false

@@ -1,8 +1,7 @@
 import type { Clock, Timer } from '../domain/clock.ts'
 import type { WatchStore } from '../domain/ports.ts'
 import type { TopicId, WakeCause } from '../domain/types.ts'
-import type { ArmedTopic } from './arming.ts'
-import type { DueWork } from './due-work.ts'
+import type { ArmedTopic, DueHints } from './armed-topic.ts'
 import type { Marks } from './marks.ts'
 
 /**
@@ -29,7 +28,7 @@ export function createFence(options: {
   readonly topics: ReadonlyMap<TopicId, ArmedTopic>
   readonly kick: (topic: TopicId, cause: WakeCause) => void
   readonly isWaitedFor: (topic: TopicId) => boolean
-  readonly dueWork: Pick<DueWork, 'saw'>
+  readonly dueWork: Pick<DueHints, 'saw'>
   readonly onError: (error: unknown) => void
 }): Fence {
   const { store, marks, clock, topics, kick, isWaitedFor, dueWork, onError } = options
@@ -82,8 +81,13 @@ export function createFence(options: {
       onError(error)
     }
     looking = false
-    pauseMs = again ? 0 : Math.min(pauseMaxMs, Math.max(firstPauseMs, 2 * pauseMs))
+    pauseMs = askedAgain() ? 0 : Math.min(pauseMaxMs, Math.max(firstPauseMs, 2 * pauseMs))
     if (open().length > 0) schedule()
+  }
+
+  // Read through a function: it changes while the look is awaited.
+  function askedAgain(): boolean {
+    return again
   }
 
   function close(topic: ArmedTopic, horizon: bigint, sentAt: number): void {

@@ -14,7 +14,10 @@ export type Polling = {
   isHot(topic: TopicId): boolean
   /** A hot topic whose last claim found less than was wanted: the next tick is soon enough for whoever comes. */
   isDry(topic: TopicId): boolean
-  claimed(topic: TopicId, claim: { readonly jobs: number; readonly short: boolean; readonly ms: number }): void
+  claimed(
+    topic: TopicId,
+    claim: { readonly jobs: number; readonly short: boolean; readonly ms: number },
+  ): void
   readonly hot: number
   /** Forgets all hot topics. */
   reset(): void

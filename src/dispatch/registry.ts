@@ -1,7 +1,7 @@
 import type { Clock, Timer } from '../domain/clock.ts'
 import type { WatchStore } from '../domain/ports.ts'
 import type { TopicId } from '../domain/types.ts'
-import type { ArmedTopic } from './arming.ts'
+import type { ArmedTopic } from './armed-topic.ts'
 
 /** Keeps this gateway's rows of pullgate.armed: one statement under way at a time, since their order matters. */
 export type Registry = {

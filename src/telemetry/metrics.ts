@@ -133,7 +133,11 @@ export function createMetrics(sources: MetricSources): Metrics {
   }
   for (const state of ['ready', 'orphaned', 'failed', 'cancelled']) leasesLost.inc({ state }, 0)
   for (const result of ['woke', 'idle', 'invalid']) notifications.inc({ result }, 0)
-  for (const task of ['backstop', 'due', 'fence', 'arming', 'polling', 'marks', 'snapshot', 'upkeep', 'last uses']) upkeepErrors.inc({ task }, 0)
+  for (const task of [
+    ...['backstop', 'due', 'fence', 'arming', 'polling', 'marks'],
+    ...['snapshot', 'upkeep', 'last uses'],
+  ])
+    upkeepErrors.inc({ task }, 0)
   for (const outcome of ['confirmed', 'undelivered', 'in_doubt']) deliveries.inc({ outcome }, 0)
 
   gauge('pulls_parked', 'Pulls parked on this gateway', sources.parked)

@@ -148,9 +148,9 @@ describe('slots', () => {
       [unknown, 2],
     ]
     expect((await claimSlots(one, 'ended', slots)).map((job) => [job.slot, job.job_spec])).toEqual([
+      [2, '1'],
       [1, null],
       [3, null],
-      [2, '1'],
     ])
     expect((await claimSlots(one, 'ended', [[ended, 5]])).map((job) => [job.slot, job.id])).toEqual([
       [1, null],

@@ -66,7 +66,11 @@ describe.each(levels)("a publisher's open %s transaction", (level) => {
     })
     test('lets time and upkeep pass', async () => {
       expect(await runDue(other)).toMatchObject({ expired: 0 })
-      await rows(other, `select * from pullgate.look(array[pullgate.topic_id($1)], '{}', '{}', null, 100, true)`, [topic])
+      await rows(
+        other,
+        `select * from pullgate.look(array[pullgate.topic_id($1)], '{}', '{}', null, 100, true)`,
+        [topic],
+      )
       await rows(other, 'select pullgate.upkeep()')
       await rows(other, 'select * from pullgate.snapshot_jobs(0)')
     })

@@ -185,7 +185,10 @@ describe('a gateway', () => {
     await rows(gateway, `select pullgate.retry($1)`, [other])
     await rows(gateway, `select pullgate.cancel($1, 'no')`, [other])
     await jobs.runDue(gateway)
-    await rows(gateway, `select * from pullgate.look(array[pullgate.topic_id('gate')], '{}', '{}', null, 100, false)`)
+    await rows(
+      gateway,
+      `select * from pullgate.look(array[pullgate.topic_id('gate')], '{}', '{}', null, 100, false)`,
+    )
     await rows(gateway, 'select * from pullgate.touch_subscriptions($1)', [[subscription]])
     await rows(gateway, 'select * from pullgate.read_subscriptions()')
     expect(await row(gateway, 'select * from pullgate.read_job($1)', [other])).toMatchObject({

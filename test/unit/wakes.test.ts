@@ -86,7 +86,17 @@ describe('a notification', () => {
       '9'.repeat(21),
       '9'.repeat(8_000),
     ],
-    ...['due', 'Due:1', 'due:', 'due:1 ', 'ended', 'ended:', `ended:${id} `, `ended:${id}0`, `ended:${id.toUpperCase()}`],
+    ...[
+      'due',
+      'Due:1',
+      'due:',
+      'due:1 ',
+      'ended',
+      'ended:',
+      `ended:${id} `,
+      `ended:${id}0`,
+      `ended:${id.toUpperCase()}`,
+    ],
     ...[
       `ended:${id}\n`,
       `x ended:${id}`,
