@@ -1,5 +1,5 @@
 import type { Clock } from '../domain/clock.ts'
-import type { Waiter } from './waiter.ts'
+import type { Bucket, Waiter } from './waiter.ts'
 
 /**
  * Ends the waits of parked pulls. Those that end within the same 25 ms share a timer: 15,000 timers of their own took
@@ -9,8 +9,6 @@ export type Deadlines = {
   /** Calls `onEnd` with the waiter in `ms`, rounded up to the bucket. */
   set(waiter: Waiter, ms: number): void
 }
-
-export type Bucket = { readonly waiters: Set<Waiter>; readonly close: () => void }
 
 const bucketMs = 25
 

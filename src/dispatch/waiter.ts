@@ -1,5 +1,4 @@
 import type { ClaimedJob, Subscription, TopicId } from '../domain/types.ts'
-import type { Bucket } from './deadlines.ts'
 
 export type Answer =
   | { readonly kind: 'jobs'; readonly jobs: readonly ClaimedJob[]; readonly wokenAt: number }
@@ -9,6 +8,9 @@ export type Answer =
   | { readonly kind: 'ended' }
   | { readonly kind: 'draining' }
   | { readonly kind: 'error'; readonly error: unknown }
+
+/** Those whose wait ends within the same few milliseconds. */
+export type Bucket = { readonly waiters: Set<Waiter>; readonly close: () => void }
 
 /** A parked pull: a plain record, so that thousands of them cost little. */
 export type Waiter = {
