@@ -113,7 +113,7 @@ create table pullgate.job (
   traceparent text,
   progress text,
   last_error text,
-  -- One entry per attempt that did not succeed, the last 100: see pullgate.log_entry.
+  -- One entry per attempt that did not succeed, the last 100: see pullgate.logged.
   log jsonb not null default '[]',
   job_spec text not null,
   constraint job_pkey primary key (id),

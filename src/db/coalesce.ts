@@ -4,10 +4,12 @@ const batchMax = 500
 /**
  * Turns concurrent calls into one statement without delaying a lone one: the first call runs at once, and those that
  * come while it is under way make up the next batch. `run` returns one result per item, in their order; if it rejects,
- * every call of the batch does.
+ * every call of the batch does, unless `isOfOneItem` says that an item brought it about: then each is run on its own,
+ * so that a bad item fails nobody else's call.
  */
 export function coalesce<Item, Result>(
   run: (items: readonly Item[]) => Promise<readonly Result[]>,
+  isOfOneItem: (error: unknown) => boolean = () => false,
 ): (item: Item) => Promise<Result> {
   type Call = {
     readonly item: Item
@@ -17,19 +19,21 @@ export function coalesce<Item, Result>(
   const waiting: Call[] = []
   let running = false
 
+  async function runBatch(batch: readonly Call[]): Promise<void> {
+    try {
+      const results = await run(batch.map(({ item }) => item))
+      if (results.length !== batch.length)
+        throw new Error(`${results.length} results for ${batch.length} items`)
+      batch.forEach(({ resolve }, index) => resolve(results[index] as Result))
+    } catch (error) {
+      if (batch.length > 1 && isOfOneItem(error)) for (const call of batch) await runBatch([call])
+      else for (const { reject } of batch) reject(error)
+    }
+  }
+
   async function drain(): Promise<void> {
     running = true
-    while (waiting.length > 0) {
-      const batch = waiting.splice(0, batchMax)
-      try {
-        const results = await run(batch.map(({ item }) => item))
-        if (results.length !== batch.length)
-          throw new Error(`${results.length} results for ${batch.length} items`)
-        batch.forEach(({ resolve }, index) => resolve(results[index] as Result))
-      } catch (error) {
-        for (const { reject } of batch) reject(error)
-      }
-    }
+    while (waiting.length > 0) await runBatch(waiting.splice(0, batchMax))
     running = false
   }
 
