@@ -3,19 +3,8 @@
 -- Lock order everywhere: one job row, or several in the order of their ids; a history row only where no job row is
 -- held.
 
--- An entry of a job's log: an attempt that did not succeed. The lease in it answers a repeated `fail` later on and
--- is never shown.
-create or replace function pullgate.log_entry(p_job pullgate.job, p_outcome text, p_state text, p_due_at timestamptz)
-returns jsonb
-language sql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-  select jsonb_strip_nulls(jsonb_build_object(
-    'attempt', p_job.attempts, 'at', clock_timestamp(), 'outcome', p_outcome, 'error', left(p_job.last_error, 1000),
-    'lease', p_job.lease, 'state', p_state, 'dueAt', p_due_at))
-$$;
-
--- The log with an entry more: the last 100.
+-- The job's log with an entry more, for an attempt that did not succeed: the last 100. The lease in it answers a
+-- repeated `fail` later on and is never shown.
 create or replace function pullgate.logged(
   p_job pullgate.job,
   p_outcome text,
@@ -23,34 +12,92 @@ create or replace function pullgate.logged(
   p_due_at timestamptz default null
 )
 returns jsonb
-language sql volatile
+language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
-  select case when jsonb_array_length(p_job.log) >= 100 then p_job.log - 0 else p_job.log end
-    || pullgate.log_entry(p_job, p_outcome, p_state, p_due_at)
+begin
+  return case when jsonb_array_length(p_job.log) >= 100 then p_job.log - 0 else p_job.log end
+    || jsonb_strip_nulls(jsonb_build_object(
+      'attempt', p_job.attempts, 'at', clock_timestamp(), 'outcome', p_outcome, 'error', left(p_job.last_error, 1000),
+      'lease', p_job.lease, 'state', p_state, 'dueAt', p_due_at));
+end
 $$;
 
--- Moves a locked job to history in its final state. `p_job` carries the final values of the columns that the
--- caller changed.
+-- Locks the jobs of a call for many, before one of them is looked at.
+create or replace function pullgate.lock_jobs(p_ids bigint[])
+returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
+as $$
+begin
+  perform from pullgate.job j where j.id = any (p_ids) order by j.id for update;
+end
+$$;
+
+-- Moves jobs to history in their final state: the one place that writes a row there. With p_leases only those that
+-- run under the lease given at their first place in p_ids; else all, which the caller has locked. p_results are in
+-- the order of p_ids; the rest is what a caller with a single job has changed of it. Returns the ids of those moved.
+-- A spec goes from table to table here, as it is stored; in a variable it would be unpacked.
+create or replace function pullgate.finish_all(
+  p_ids bigint[],
+  p_state text,
+  p_leases uuid[] default null,
+  p_results text[] default null,
+  p_attempts smallint default null,
+  p_deliveries smallint default null,
+  p_settled text default null,
+  p_cancel_reason text default null,
+  p_last_error text default null,
+  p_log jsonb default null
+)
+returns bigint[]
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  v_now timestamptz := clock_timestamp();
+  v_moved bigint[];
+begin
+  with gone as (
+    delete from pullgate.job j
+      where j.id = any (p_ids)
+        and (p_leases is null
+          or j.lease = p_leases[array_position(p_ids, j.id)] and j.state = 'running' and j.settled is null)
+      returning j.*
+  ), moved as (
+    insert into pullgate.history (
+        day_slot, id, lane_id, topic_id, due_at, created_at, claimed_at, finished_at, expires_at, lease,
+        subscription_id, priority, attempts, max_attempts, deliveries, auto_ack, state, on_lost, settled, dedupe_key,
+        cancel_reason, traceparent, progress, result, last_error, log, job_spec)
+      select pullgate.day_slot(v_now), j.id, j.lane_id, j.topic_id, j.due_at, j.created_at, j.claimed_at, v_now,
+          j.expires_at, j.lease, j.subscription_id, j.priority, coalesce(p_attempts, j.attempts), j.max_attempts,
+          coalesce(p_deliveries, j.deliveries), j.auto_ack, p_state, j.on_lost,
+          case p_state when 'succeeded' then 'complete' else coalesce(p_settled, j.settled) end, j.dedupe_key,
+          coalesce(p_cancel_reason, j.cancel_reason), j.traceparent, j.progress,
+          p_results[array_position(p_ids, j.id)], coalesce(p_last_error, j.last_error), coalesce(p_log, j.log),
+          j.job_spec
+        from gone j
+      returning id
+  )
+  select array_agg(m.id) into v_moved from moved m;
+  return v_moved;
+end
+$$;
+
+-- Moves one locked job to history; `p_job` carries what the caller has changed of it.
 create or replace function pullgate.finish(p_job pullgate.job, p_state text, p_result text default null)
 returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_now timestamptz := clock_timestamp();
 begin
-  delete from pullgate.job j where j.id = p_job.id;
-  insert into pullgate.history (
-      day_slot, id, lane_id, topic_id, due_at, created_at, claimed_at, finished_at, expires_at, lease,
-      subscription_id, priority, attempts, max_attempts, deliveries, auto_ack, state, on_lost, settled, dedupe_key,
-      cancel_reason, traceparent, progress, result, last_error, log, job_spec)
-    values (
-      pullgate.day_slot(v_now), p_job.id, p_job.lane_id, p_job.topic_id, p_job.due_at, p_job.created_at,
-      p_job.claimed_at, v_now, p_job.expires_at, p_job.lease, p_job.subscription_id, p_job.priority, p_job.attempts,
-      p_job.max_attempts, p_job.deliveries, p_job.auto_ack, p_state, p_job.on_lost, p_job.settled, p_job.dedupe_key,
-      p_job.cancel_reason, p_job.traceparent, p_job.progress, p_result, p_job.last_error, p_job.log,
-      p_job.job_spec);
+  perform pullgate.finish_all(
+    array[p_job.id], p_state, null, array[p_result],
+    p_job.attempts, p_job.deliveries, p_job.settled, p_job.cancel_reason, p_job.last_error, p_job.log);
 end
 $$;
 
@@ -90,7 +137,8 @@ $$;
 
 -- Locks the job if it is live, or delivered and in history. `held` says whether the lease still counts; without a
 -- lease it does for a job whose acknowledgement was automatic, also before that was confirmed: its executor may be
--- faster. `finished` is the job's history row, if it has one.
+-- faster. `finished` is the job's history row, if it has one. Both come without the job's spec: a row that is passed on
+-- carries it decompressed.
 create or replace function pullgate.lock_job(
   p_id bigint,
   p_lease uuid,
@@ -120,19 +168,23 @@ begin
     else job.lease = p_lease and job.settled is null and job.state in ('running', 'ready', 'orphaned')
   end;
   held := coalesce(held, false);
+  job.job_spec := null;
+  finished.job_spec := null;
 end
 $$;
 
 -- Puts a locked job back among the waiting ones; its settled lease stays for repeated answers.
 create or replace function pullgate.come_back(p_job pullgate.job, p_state text, p_due_at timestamptz)
 returns void
-language sql volatile
+language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
+begin
   update pullgate.job j set
       state = p_state, due_at = coalesce(p_due_at, j.due_at), attempts = p_job.attempts, settled = p_job.settled,
       lease_check_at = null, last_error = p_job.last_error, log = p_job.log,
       -- A failed attempt has started in time; a released one is as if it had not.
       expires_at = case when p_job.settled = 'release' then j.expires_at end
-    where j.id = p_job.id
+    where j.id = p_job.id;
+end
 $$;

@@ -6,7 +6,7 @@
 --
 -- A mark at the highest claimed seq would strand jobs of transactions that commit late. A safe one: read the last
 -- seq drawn, `upto`, then draw a fresh transaction id, `fence`. A job draws its seq after its transaction's id
--- (job_take_xid, job_becomes_ready), so whoever drew a seq up to `upto` has an id below the fence. Once all of those
+-- (the default of job.seq, job_becomes_ready), so whoever drew a seq up to `upto` has an id below the fence. Once all of those
 -- have ended, what is visible is all there will ever be up to `upto`, and the mark may go to just before the lowest
 -- ready seq that is visible. A job that a claim has locked is visible as ready until that claim commits.
 --

@@ -134,6 +134,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v record;
+  v_job_spec text;
   v_holder bigint;
 begin
   v := pullgate.lock_known_job(job_id);
@@ -150,7 +151,8 @@ begin
   elsif (v.finished).state not in ('failed', 'cancelled', 'expired') then
     perform pullgate.already_ended(job_id, (v.finished).state);
   end if;
-  delete from pullgate.history h where h.id = job_id and h.day_slot = (v.finished).day_slot;
+  delete from pullgate.history h where h.id = job_id and h.day_slot = (v.finished).day_slot
+    returning h.job_spec into v_job_spec;
   if not found then
     -- Another retry has just moved it.
     return pullgate.retry(job_id);
@@ -162,7 +164,7 @@ begin
     select job_id, (v.finished).lane_id | 1, (v.finished).topic_id, 'ready', (v.finished).created_at,
       (v.finished).priority, (v.finished).max_attempts, (v.finished).deliveries, (v.finished).on_lost,
       (v.finished).dedupe_key, (v.finished).traceparent, (v.finished).last_error, (v.finished).log,
-      (v.finished).job_spec
+      v_job_spec
     on conflict do nothing;
   if not found then
     select j.id into v_holder from pullgate.job j

@@ -2,6 +2,9 @@
 --
 -- A lease counts until its job was claimed again or settled, also after it ended. Repeating a settle with the same
 -- lease gives the same answer: complete and fail as long as history is kept, release until the next claim.
+--
+-- Each function here is for one job, and its `status` is ok, lost (stale lease) or unknown (job); settle-many.sql has
+-- what gateways call.
 
 -- Why a settle did not apply: `unknown` job or `lost` lease.
 create or replace function pullgate.refusal(p_job pullgate.job, p_finished pullgate.history)
@@ -12,9 +15,9 @@ as $$
   select case when p_job.id is null and p_finished.id is null then 'unknown' else 'lost' end
 $$;
 
--- The job's outcome is success. `status`: ok, lost, unknown.
+-- The job's outcome is success.
 create or replace function pullgate.settle_complete(p_id bigint, p_lease uuid, p_result text, out status text, out state text)
-language plpgsql volatile security definer
+language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -22,8 +25,7 @@ declare
 begin
   v := pullgate.lock_job(p_id, p_lease);
   if v.held then
-    v.job.settled := 'complete';
-    perform pullgate.finish(v.job, 'succeeded', p_result);
+    perform pullgate.finish_all(array[p_id], 'succeeded', null, array[p_result]);
     status := 'ok';
   elsif p_lease is null and (v.finished).state = 'delivered' then
     perform pullgate.tell(v.finished, 'succeeded', p_result, null);
@@ -36,62 +38,6 @@ begin
     status := pullgate.refusal(v.job, v.finished);
   end if;
   state := case when status = 'ok' then 'succeeded' end;
-end
-$$;
-
--- settle_complete for many: jobs that run under the given leases move to history in one statement, the others are
--- looked at one by one. Returns a row per element, in the order given.
--- Locks: the running jobs in the order of their ids, before any other.
-create or replace function pullgate.settle_completes(p_ids bigint[], p_leases uuid[], p_results text[])
-returns table (status text, state text)
-language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-as $$
-declare
-  v_now timestamptz := clock_timestamp();
-  v_moved bigint[] := '{}';
-  v_leases uuid[];
-begin
-  if cardinality(p_ids) > 1 then
-    with locked as materialized (
-      select j.id
-        from unnest(p_ids, p_leases) as g (id, lease)
-        join pullgate.job j on j.id = g.id and j.lease = g.lease
-        where j.state = 'running' and j.settled is null
-        order by j.id
-        for update of j
-    ), gone as (
-      delete from pullgate.job j where j.id = any (array(select l.id from locked l)) returning j.*
-    ), moved as (
-      insert into pullgate.history (
-          day_slot, id, lane_id, topic_id, due_at, created_at, claimed_at, finished_at, expires_at, lease,
-          subscription_id, priority, attempts, max_attempts, deliveries, auto_ack, state, on_lost, settled, dedupe_key,
-          cancel_reason, traceparent, progress, result, last_error, log, job_spec)
-        select pullgate.day_slot(v_now), j.id, j.lane_id, j.topic_id, j.due_at, j.created_at, j.claimed_at, v_now,
-            j.expires_at, j.lease, j.subscription_id, j.priority, j.attempts, j.max_attempts, j.deliveries, j.auto_ack,
-            'succeeded', j.on_lost, 'complete', j.dedupe_key, j.cancel_reason, j.traceparent, j.progress,
-            g.result, j.last_error, j.log, j.job_spec
-          from gone j
-          -- A client may name a job twice.
-          join (
-            select distinct on (g.id, g.lease) g.id, g.lease, g.result
-              from unnest(p_ids, p_leases, p_results) as g (id, lease, result)
-          ) g on g.id = j.id and g.lease = j.lease
-        returning id, lease
-    )
-    select array_agg(m.id), array_agg(m.lease) into v_moved, v_leases from moved m;
-  end if;
-  for v_element in 1..cardinality(p_ids) loop
-    if v_leases[array_position(v_moved, p_ids[v_element])] = p_leases[v_element] then
-      status := 'ok';
-      state := 'succeeded';
-    else
-      select s.status, s.state into status, state
-        from pullgate.settle_complete(p_ids[v_element], p_leases[v_element], p_results[v_element]) s;
-    end if;
-    return next;
-  end loop;
 end
 $$;
 
@@ -108,7 +54,7 @@ create or replace function pullgate.settle_fail(
   out state text,
   out due_at timestamptz
 )
-language plpgsql volatile security definer
+language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -163,7 +109,7 @@ create or replace function pullgate.settle_release(
   out state text,
   out due_at timestamptz
 )
-language plpgsql volatile security definer
+language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -209,7 +155,7 @@ create or replace function pullgate.heartbeat(
   out lease_ends_at timestamptz,
   out cancel_reason text
 )
-language plpgsql volatile security definer
+language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare

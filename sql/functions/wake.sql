@@ -83,19 +83,6 @@ begin
 end
 $$;
 
--- Before any row is inserted: seq is a column default, and it has to be drawn after the transaction's id, so
--- that no job with a lower seq can appear once every transaction up to a given id has ended.
-create or replace function pullgate.job_take_xid()
-returns trigger
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  perform pg_current_xact_id();
-  return null;
-end
-$$;
-
 create or replace function pullgate.job_inserted()
 returns trigger
 language plpgsql volatile security definer
@@ -150,8 +137,6 @@ begin
 end
 $$;
 
-create or replace trigger job_take_xid before insert on pullgate.job
-  for each statement execute function pullgate.job_take_xid();
 create or replace trigger job_inserted after insert on pullgate.job
   referencing new table as new_jobs
   for each statement execute function pullgate.job_inserted();
@@ -165,7 +150,6 @@ create or replace trigger job_updated after update on pullgate.job
   execute function pullgate.job_updated();
 
 -- Also in sessions whose session_replication_role is replica.
-alter table pullgate.job enable always trigger job_take_xid;
 alter table pullgate.job enable always trigger job_inserted;
 alter table pullgate.job enable always trigger job_becomes_ready;
 alter table pullgate.job enable always trigger job_updated;

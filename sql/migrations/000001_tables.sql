@@ -119,7 +119,7 @@ create table pullgate.job (
   traceparent text,
   progress text,
   last_error text,
-  -- One entry per attempt that did not succeed, the last 100: see pullgate.log_entry.
+  -- One entry per attempt that did not succeed, the last 100: see pullgate.logged.
   log jsonb not null default '[]',
   job_spec text not null,
   constraint job_pkey primary key (id),
@@ -131,7 +131,7 @@ create table pullgate.job (
 ) with (
   -- Room on each page for heap-only updates of leases.
   fillfactor = 80,
-  -- Specs leave the row early, so that claims and lease checks read narrow rows.
+  -- The spec of a row above 2 KB leaves it, so that claims and heartbeats copy narrow rows: docs/adr/0002-spec-storage.md.
   toast_tuple_target = 256,
   autovacuum_vacuum_scale_factor = 0.01,
   autovacuum_vacuum_threshold = 1000,
@@ -186,7 +186,7 @@ begin
   for v_slot in 0..31 loop
     execute format(
       'create table pullgate.history_%s partition of pullgate.history for values in (%s) '
-      'with (toast_tuple_target = 256, autovacuum_vacuum_insert_scale_factor = 0.2)',
+      'with (toast_tuple_target = 256)',
       lpad(v_slot::text, 2, '0'), v_slot);
   end loop;
 end

@@ -208,6 +208,20 @@ test('settles in a pull: each has its status, the refused stop no other, and the
   expect(jobsOf(repeated)).toHaveLength(1)
 })
 
+test('a settle that Postgres has no place for stops none of those that share its statement', async () => {
+  const jobs = [await held(), await held(), await held()]
+  const subscription = await gateway.subscribe('nul-in-a-pull')
+  const errors = ['first, alone in its statement', 'nul: \u0000', 'with the one before']
+  const json = {
+    fail: jobs.map(({ job: { id, lease } }, n) => ({ id, lease, error: errors[n], retry: false })),
+  }
+  const answer = await gateway.pull(subscription, { max: 1, wait: 0, json })
+  const settled = answer.body.settled as { status: number }[]
+  expect(settled.map(({ status }) => status)).toEqual([200, 400, 200])
+  const states = jobs.map(({ job }) => stateOf(database, job.id))
+  expect(await Promise.all(states)).toEqual(['failed', 'running', 'failed'])
+})
+
 test('a settle of an id that no job can have is 404, as the single call is', async () => {
   const subscription = await gateway.subscribe('beyond')
   const id = '9999999999999999999'

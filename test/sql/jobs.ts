@@ -148,7 +148,11 @@ export async function stateOf(runner: Runner, id: string): Promise<unknown> {
 type Answer = { status: string; state?: string; due_at?: Date; lease_ends_at?: Date; cancel_reason?: string }
 
 export async function complete(runner: Runner, { id, lease }: NullableLease, result = '1'): Promise<Answer> {
-  return row<Answer>(runner, 'select * from pullgate.settle_complete($1, $2, $3)', [id, lease, result])
+  return row<Answer>(
+    runner,
+    'select * from pullgate.settle_completes(array[$1::bigint], array[$2::uuid], array[$3])',
+    [id, lease, result],
+  )
 }
 
 type NullableLease = { id: string; lease: string | null }
@@ -158,16 +162,19 @@ export async function fail(
   { id, lease }: NullableLease,
   { retry = true, after }: { retry?: boolean; after?: number } = {},
 ): Promise<Answer> {
-  return row<Answer>(runner, `select * from pullgate.settle_fail($1, $2, 'broke', $3, $4)`, [
-    id,
-    lease,
-    retry,
-    after,
-  ])
+  return row<Answer>(
+    runner,
+    `select * from pullgate.settle_fails(array[$1::bigint], array[$2::uuid], '{broke}', array[$3::boolean], array[$4::float8])`,
+    [id, lease, retry, after],
+  )
 }
 
 export async function release(runner: Runner, { id, lease }: NullableLease, delay?: number): Promise<Answer> {
-  return row<Answer>(runner, 'select * from pullgate.settle_release($1, $2, $3)', [id, lease, delay])
+  return row<Answer>(
+    runner,
+    'select * from pullgate.settle_releases(array[$1::bigint], array[$2::uuid], array[$3::float8])',
+    [id, lease, delay],
+  )
 }
 
 export async function heartbeat(
@@ -176,12 +183,11 @@ export async function heartbeat(
   seconds?: number,
   progress?: string,
 ): Promise<Answer> {
-  return row<Answer>(runner, 'select * from pullgate.heartbeat($1, $2, $3, $4)', [
-    id,
-    lease,
-    seconds,
-    progress,
-  ])
+  return row<Answer>(
+    runner,
+    'select * from pullgate.heartbeats(array[$1::bigint], array[$2::uuid], array[$3::integer], array[$4])',
+    [id, lease, seconds, progress],
+  )
 }
 
 export async function byLease(

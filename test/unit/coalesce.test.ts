@@ -54,6 +54,26 @@ test('a batch that fails fails its own calls, and the next one runs', async () =
   expect(await two).toBe('of 2')
 })
 
+test('an item that is refused fails its own call alone; an outage is not tried again for each', async () => {
+  const runs: (readonly string[])[] = []
+  const call = coalesce(
+    (items: readonly string[]) => {
+      runs.push(items)
+      const bad = items.find((item) => item !== 'good')
+      return bad === undefined ? Promise.resolve(items) : Promise.reject(new Error(bad))
+    },
+    { isOfOneItem: (error) => error instanceof Error && error.message === 'refused' },
+  )
+  const settle = (...items: string[]) => Promise.allSettled(items.map((item) => call(item)))
+  const outcomes = await settle('good', 'good', 'refused', 'good')
+  expect(outcomes.map(({ status }) => status)).toEqual(['fulfilled', 'fulfilled', 'rejected', 'fulfilled'])
+  expect(runs).toEqual([['good', 'good', 'refused', 'good'], ['good'], ['good'], ['refused'], ['good']])
+  await idle()
+  runs.length = 0
+  await settle('good', 'away', 'good')
+  expect(runs).toEqual([['good', 'away', 'good']])
+})
+
 test('a batch has a ceiling', async () => {
   const { batches, call, end } = setUp()
   const answers = Array.from({ length: 702 }, (_, n) => call(n))
