@@ -77,7 +77,7 @@ $$;
 -- What a gateway looks for without claiming. One statement, no locks. The backstop asks it once a second while anyone
 -- waits; a gateway that has just armed topics asks until nothing published in silence can be left.
 --   p_topics     topics with waiters on this gateway; those with a job that has been claimable for p_ready_ms come back
---                in ready_topics
+--                in ready_topics; with 0 whatever a claim would see
 --   p_lanes, p_marks, p_due_after   as for claim and run_due
 --   p_fence      whether to draw a fresh transaction id: `fence`
 --   horizon      every transaction whose id is lower had ended before anything here was looked at
@@ -119,7 +119,7 @@ begin
               where j.lane_id = l.id and j.state = 'ready'
                 and j.seq > coalesce(p_marks[array_position(p_lanes, l.id)], 0)
                 and (j.expires_at is null or j.expires_at > v_now)
-                and j.due_at <= v_now - make_interval(secs => p_ready_ms / 1000.0)
+                and (p_ready_ms = 0 or j.due_at <= v_now - make_interval(secs => p_ready_ms / 1000.0))
               order by j.seq limit 1) as head
           where l.topic_id = t.id)
         and not exists (select from pullgate.topic p where p.id = t.id and p.paused));

@@ -1,22 +1,13 @@
 import { expect, test } from 'vitest'
 import { endLease, publish, readJob, stateOf } from '../sql/jobs.ts'
 import { useDatabase } from '../support/database.ts'
-import { claimsHeld, gatewayFor, holdClaims, noBackstop, useGateway } from '../support/gateway.ts'
+import { claimUnderWay, gatewayFor, noBackstop, useGateway } from '../support/gateway.ts'
 import { openRaw } from '../support/http-raw.ts'
 import { jobOf, until } from '../support/http.ts'
 import { startGatewayProcess } from '../support/process.ts'
 
 const database = useDatabase()
 const gateway = useGateway(database, noBackstop)
-
-/** Publishes so that nobody is woken. */
-async function publishSilently(topic: string): Promise<string> {
-  const session = await database.session()
-  await session.query('begin; set local pullgate.notify = off')
-  const id = await publish(session, topic)
-  await session.query('commit')
-  return id
-}
 
 async function reached(id: string, state: string): Promise<void> {
   await until(async () => expect(await stateOf(database, id)).toBe(state))
@@ -35,10 +26,7 @@ for (const ack of ['explicit', 'auto'] as const) {
     const client = await openRaw(gateway.url)
     client.pull(subscription, '?wait=50')
     await gateway.parked(1, subscription)
-    const id = await publishSilently(topic)
-    const release = await holdClaims(database)
-    await database.query('select pullgate.wake($1)', [topic])
-    await claimsHeld(database, 1)
+    const { id, release } = await claimUnderWay(database, topic)
     client.reset()
     await gateway.parked(0)
     const { undelivered } = await outcomes()
@@ -136,10 +124,7 @@ test('the job of a client that vanished during the claim goes to the next in lin
   const client = await openRaw(gateway.url)
   client.pull(subscription, '?wait=50')
   await gateway.parked(1, subscription)
-  const id = await publishSilently(topic)
-  const release = await holdClaims(database)
-  await database.query('select pullgate.wake($1)', [topic])
-  await claimsHeld(database, 1)
+  const { id, release } = await claimUnderWay(database, topic)
   const alive = gateway.pull(subscription, { wait: 50 })
   await gateway.parked(2)
   client.reset()
@@ -156,10 +141,7 @@ test('auto ack: a client that closed before the answer was written has not got t
   const client = await openRaw(gateway.url)
   client.pull(subscription, '?wait=50')
   await gateway.parked(1, subscription)
-  const id = await publishSilently(topic)
-  const release = await holdClaims(database)
-  await database.query('select pullgate.wake($1)', [topic])
-  await claimsHeld(database, 1)
+  const { id, release } = await claimUnderWay(database, topic)
   const released = release()
   // Client and gateway share this thread: while it stands still, the claim's reply comes, then the client's FIN.
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 300)

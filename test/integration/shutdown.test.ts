@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest'
 import { publish, readJob, stateOf } from '../sql/jobs.ts'
 import { useDatabase } from '../support/database.ts'
-import { claimsHeld, gatewayFor, holdClaims } from '../support/gateway.ts'
+import { claimUnderWay, gatewayFor } from '../support/gateway.ts'
 import { openRaw } from '../support/http-raw.ts'
 import { expectProblem, jobOf, until } from '../support/http.ts'
 import type { Answer, Job } from '../support/http.ts'
@@ -12,18 +12,6 @@ const database = useDatabase()
 /** Answered because of the drain: nothing to do, and no further request on this connection. */
 function expectDrained(answer: Answer): void {
   expect([answer.status, answer.headers.get('connection')]).toEqual([204, 'close'])
-}
-
-/** For a pull that is parked on the topic: a job, and a claim of it that does not end before `release`. */
-async function claimUnderWay(topic: string): Promise<{ id: string; release: () => Promise<void> }> {
-  const session = await database.session()
-  await session.query('begin; set local pullgate.notify = off')
-  const id = await publish(session, topic)
-  await session.query('commit')
-  const release = await holdClaims(database)
-  await database.query('select pullgate.wake($1)', [topic])
-  await claimsHeld(database, 1)
-  return { id, release }
 }
 
 test('a stop refuses what is new, hands out what is claimed, answers the parked, and exits 0', async () => {
@@ -37,7 +25,7 @@ test('a stop refuses what is new, hands out what is claimed, answers the parked,
   const subscription = await gateway.subscribe('stop')
   const last = gateway.pull(subscription, { wait: 50 })
   await gateway.parked(3, subscription)
-  const { id, release } = await claimUnderWay('stop')
+  const { id, release } = await claimUnderWay(database, 'stop')
 
   gateway.signal('SIGTERM')
   await until(async () => {
@@ -69,7 +57,7 @@ test('a claimed job whose client has gone is given back before the gateway leave
   const client = await openRaw(gateway.url)
   client.pull(subscription, '?wait=50')
   await gateway.parked(1, subscription)
-  const { id, release } = await claimUnderWay('give-back')
+  const { id, release } = await claimUnderWay(database, 'give-back')
   client.reset()
   await gateway.parked(0)
   gateway.signal('SIGTERM')
@@ -181,7 +169,7 @@ test('a signal that follows at once changes nothing; one after a pause ends the 
   const subscription = await gateway.subscribe('signals')
   const cut = expect(gateway.pull(subscription, { wait: 50 })).rejects.toThrow('fetch failed')
   await gateway.parked(1, subscription)
-  await claimUnderWay('signals')
+  await claimUnderWay(database, 'signals')
   gateway.signal('SIGTERM')
   await gateway.printed(/"event":"stopping"/)
   gateway.signal('SIGINT')
@@ -198,7 +186,7 @@ test('a stop that takes too long names the step and exits 1', async () => {
   const subscription = await gateway.subscribe('too-long')
   const pull = gateway.pull(subscription, { wait: 50 })
   await gateway.parked(1, subscription)
-  await claimUnderWay('too-long')
+  await claimUnderWay(database, 'too-long')
   gateway.signal('SIGINT')
   expect(await gateway.exited).toBe(1)
   expect(gateway.output).toMatch(/"event":"stop step failed","step":"claims"/)

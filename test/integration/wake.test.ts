@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest'
 import { endLease, publish, stateOf } from '../sql/jobs.ts'
 import { useDatabase } from '../support/database.ts'
-import { claimsHeld, gatewayFor, holdClaims, noBackstop, useGateway } from '../support/gateway.ts'
+import { claimsHeld, gatewayFor, holdClaims, noBackstop, quiet, useGateway } from '../support/gateway.ts'
 import type { TestGateway } from '../support/gateway.ts'
 import { expectProblem, jobOf, until } from '../support/http.ts'
 import type { Answer, Job } from '../support/http.ts'
@@ -129,7 +129,8 @@ test('an ended lease wakes a parked pull', async () => {
 
 test('with notifications off the backstop delivers, and is counted', async () => {
   const own = await gatewayFor(database, { PULLGATE_BACKSTOP_MS: 100 })
-  const { topic, answer } = await parkedPull(own)
+  const { topic, subscription, answer } = await parkedPull(own)
+  await quiet(own, subscription)
   const session = await database.session()
   await session.query(`begin; set local pullgate.notify = off`)
   const id = await publish(session, topic)
@@ -140,7 +141,8 @@ test('with notifications off the backstop delivers, and is counted', async () =>
 })
 
 test('a silent publish is delivered by pullgate.wake', async () => {
-  const { topic, answer } = await parkedPull()
+  const { topic, subscription, answer } = await parkedPull()
+  await quiet(gateway, subscription)
   const session = await database.session()
   await session.query(`begin; set local pullgate.notify = off`)
   await publish(session, topic)
@@ -176,9 +178,13 @@ test('the end of a subscription also answers a pull whose claim is under way', a
   const unblock = await holdClaims(database)
   await database.query('select pullgate.wake($1)', [topic])
   await claimsHeld(database, 1)
-  expect((await own.request('DELETE', `/subscriptions/${subscription}`)).status).toBe(204)
+  // It is answered when its pulls have been.
+  const deleted = own.request('DELETE', `/subscriptions/${subscription}`)
+  const ended = 'select ended_at is not null from pullgate.subscription where id = $1'
+  await until(async () => expect(await database.value(ended, [subscription])).toBe(true))
   await unblock()
   expectProblem(await answer, 410, 'subscription-ended')
+  expect((await deleted).status).toBe(204)
 })
 
 test('an ended subscription gives its jobs back when asked to, and they wake others', async () => {

@@ -63,6 +63,47 @@ export async function holdClaims(database: TestDatabase): Promise<() => Promise<
   return release
 }
 
+/** For a pull that is parked on the topic: a job, and a claim of it that does not end before `release`. */
+export async function claimUnderWay(
+  database: TestDatabase,
+  topic: string,
+): Promise<{ id: string; release: () => Promise<void> }> {
+  // A claim waits only if the topic ever had a job.
+  await database.query(`select pullgate.publish($1, '0'::text, delay => '1 day')`, [topic])
+  const session = await database.session()
+  await session.query('begin; set local pullgate.notify = off')
+  const { rows } = await session.query<{ id: string }>(`select pullgate.publish($1, '{}'::text) as id`, [
+    topic,
+  ])
+  await session.query('lock table pullgate.job in exclusive mode')
+  // Its statement begins, as to what it sees, when the lock is gone.
+  const release = async () => {
+    await session.query('commit')
+  }
+  onTestFinished(release)
+  await database.query('select pullgate.wake($1)', [topic])
+  await claimsHeld(database, 1)
+  return { id: rows[0]?.id ?? '', release }
+}
+
+/**
+ * Resolves once the gateway knows that nothing is ready on the subscription's topic, and that it will hear of what
+ * comes: then a pull that comes makes no claim.
+ */
+export async function quiet(gateway: TestGateway, subscription: string): Promise<void> {
+  const arrivals = () => gateway.metric('pullgate_wakes_total', { cause: 'arrival' })
+  await until(async () => {
+    const [before, parked] = [await arrivals(), await gateway.metric('pullgate_pulls_parked')]
+    const away = new AbortController()
+    const pull = gateway.pull(subscription, { wait: 50, signal: away.signal }).catch(() => undefined)
+    await gateway.parked(parked + 1)
+    away.abort()
+    await pull
+    await gateway.parked(parked)
+    expect(await arrivals()).toBe(before)
+  })
+}
+
 /** Resolves once so many claims wait for the release. */
 export async function claimsHeld(database: TestDatabase, count: number): Promise<void> {
   await until(async () => {
