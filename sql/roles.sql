@@ -70,12 +70,16 @@ grant execute on function
 grant insert, select on pullgate.inbox to pullgate_publisher;
 
 grant execute on function
-  pullgate.claim(bigint, uuid[], integer[]),
+  pullgate.claim(bigint[], uuid[], integer[], bigint[], bigint[]),
   pullgate.give_back(bigint[], uuid[]),
   pullgate.confirm(bigint[], uuid[]),
   pullgate.doubt(bigint[], uuid[]),
-  pullgate.run_due(integer),
-  pullgate.backstop(bigint[]),
+  pullgate.run_due(integer, timestamptz),
+  pullgate.look(bigint[], bigint[], bigint[], timestamptz, integer, boolean),
+  pullgate.arm(uuid, bigint[]),
+  pullgate.disarm(uuid, bigint[]),
+  pullgate.advance_marks(bigint[], bigint[], bigint[], timestamptz, bigint, xid8, timestamptz, xid8[]),
+  pullgate.reseat(bigint[], bigint, bigint),
   pullgate.upkeep(),
   pullgate.settle_complete(bigint, uuid, text),
   pullgate.settle_completes(bigint[], uuid[], text[]),

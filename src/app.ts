@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import type { Config } from './config.ts'
 import { openDatabase } from './db/database.ts'
 import { createJobStore } from './db/job-store.ts'
@@ -6,9 +7,12 @@ import { checkSchema } from './db/migrations.ts'
 import { createQueueStore } from './db/queue-store.ts'
 import { createSettleStore } from './db/settle-store.ts'
 import { createSubscriptionStore } from './db/subscription-store.ts'
+import { createWatchStore } from './db/watch-store.ts'
+import { createArming } from './dispatch/arming.ts'
 import { createDeliveries } from './dispatch/deliveries.ts'
 import { createDispatcher } from './dispatch/dispatcher.ts'
 import { createDueWork } from './dispatch/due-work.ts'
+import { createMarks } from './dispatch/marks.ts'
 import { createSubscriptionDirectory } from './dispatch/subscription-directory.ts'
 import { countsByTopic, createUpkeep } from './dispatch/upkeep.ts'
 import { createWakes } from './dispatch/wakes.ts'
@@ -83,22 +87,30 @@ export async function startGateway(config: Config, databaseUrl: string): Promise
     steps.push('pool', database.close)
     const revision = await requireSchema(database.withClient)
 
-    const jobs = createJobStore(database)
+    const jobs = createJobStore(database, Math.ceil(config.PULLGATE_POOL_MAX / 2))
+    const watch = createWatchStore(database)
     const queue = createQueueStore(database)
     const subscriptions = createSubscriptionStore(database)
     const directory = createSubscriptionDirectory(subscriptions)
     const deliveries = createDeliveries({ store: jobs, clock, emit })
-    const dispatcher = createDispatcher({ store: jobs, deliveries, clock, emit })
+    const marks = createMarks({
+      ...{ store: watch, clock, emit },
+      onReseated: (topics) => topics.forEach((topic) => dispatcher.kick(topic, 'reseat')),
+    })
+    const arming = createArming({
+      ...{ store: watch, gateway: randomUUID(), marks, clock, emit },
+      kick: (topic, cause) => void dispatcher.kick(topic, cause),
+      isWaitedFor: (topic) => dispatcher.isWaitedFor(topic),
+      dueWork: { lookAhead: () => dueWork.lookAhead(), saw: (inMs) => dueWork.saw(inMs) },
+    })
+    const dispatcher = createDispatcher({ store: jobs, deliveries, marks, arming, clock, emit })
     const dueWork = createDueWork({
-      store: jobs,
-      dispatcher,
-      clock,
-      emit,
+      ...{ store: watch, marks, dispatcher, clock, emit },
       backstopMs: config.PULLGATE_BACKSTOP_MS,
     })
     const upkeep = createUpkeep({ queue, directory, clock, emit })
     const handOver = createHandOver({ deliveries, clock, emit })
-    const wakes = createWakes({ dispatcher, dueWork, directory, emit })
+    const wakes = createWakes({ dispatcher, dueWork, directory, arming, marks, emit })
     const listener = createListener({
       url: config.PULLGATE_LISTEN_DATABASE_URL ?? databaseUrl,
       applicationName,
@@ -108,6 +120,7 @@ export async function startGateway(config: Config, databaseUrl: string): Promise
       channel: 'pullgate_wake',
       onNotification: wakes.notified,
       onListening: wakes.resync,
+      onLost: wakes.deaf,
     })
     metrics = createMetrics({
       version,
@@ -116,6 +129,7 @@ export async function startGateway(config: Config, databaseUrl: string): Promise
       parkedMax: config.PULLGATE_MAX_PARKED,
       draining: () => draining,
       listenerConnected: () => listener.connected,
+      topics: () => ({ armed: arming.armed, polled: arming.polled }),
       pool: database.poolState,
       queue: () => queueGauges(upkeep.latest()),
     })
@@ -124,7 +138,8 @@ export async function startGateway(config: Config, databaseUrl: string): Promise
     steps.push('listener', listener.close)
     await listener.start()
     steps.push('background work', async () => {
-      await Promise.all([dueWork.stop(), upkeep.stop()])
+      marks.stop()
+      await Promise.all([dueWork.stop(), upkeep.stop(), arming.stop()])
     })
     dueWork.start()
     upkeep.start()

@@ -28,7 +28,7 @@ export async function subscribeRaw(client: pg.Client, topic: string): Promise<st
 }
 
 const claimText = `select c.id, c.lease, c.job_spec as "jobSpec", c.attempt
-  from pullgate.claim(pullgate.topic_id($1), array[$2]::uuid[], array[$3]::integer[]) c where c.id is not null`
+  from pullgate.claim(array[pullgate.topic_id($1)], array[$2]::uuid[], array[$3]::integer[], '{}', '{}') c where c.id is not null`
 
 export async function claimRaw(
   client: pg.Client,

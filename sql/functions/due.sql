@@ -1,10 +1,12 @@
 -- Everything that happens because time has passed.
 
 -- Makes due jobs ready, ends leases, expires unstarted jobs: at most p_limit of each. Any gateway may call it at any
--- time; rows that another call has locked are skipped. Returns the topics that have ready jobs now, counts by what
--- became of the jobs (leases_lost: by their new state), and whether a limit was reached.
+-- time; rows that another call has locked are skipped. Nothing is due at or before p_due_after (advance_marks).
+-- Returns the topics that have ready jobs now, counts by what became of the jobs (leases_lost: by their new state), and
+-- whether a limit was reached.
 create or replace function pullgate.run_due(
   p_limit integer,
+  p_due_after timestamptz,
   out topics bigint[],
   out promoted integer,
   out leases_checked integer,
@@ -15,9 +17,11 @@ create or replace function pullgate.run_due(
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_now timestamptz := clock_timestamp();
+  v_after timestamptz := coalesce(p_due_after, '-infinity');
   v_job pullgate.job;
   v_state text;
 begin
@@ -28,7 +32,8 @@ begin
     update pullgate.job j set state = 'ready'
       where j.id = any (array(
         select d.id from pullgate.job d
-          where d.state = 'scheduled' and d.due_at <= v_now and (d.expires_at is null or d.expires_at > v_now)
+          where d.state = 'scheduled' and d.due_at > v_after and d.due_at <= v_now
+            and (d.expires_at is null or d.expires_at > v_now)
           order by d.due_at limit p_limit
           for update skip locked))
       returning j.topic_id
@@ -37,7 +42,7 @@ begin
   topics := coalesce(topics, '{}');
 
   for v_job in
-    select j.* from pullgate.job j where j.lease_check_at <= v_now
+    select j.* from pullgate.job j where j.lease_check_at > v_after and j.lease_check_at <= v_now
       order by j.lease_check_at limit p_limit
       for update skip locked
   loop
@@ -58,7 +63,7 @@ begin
 
   for v_job in
     select j.* from pullgate.job j
-      where j.expires_at <= v_now and j.expires_at is not null and j.state in ('scheduled', 'ready')
+      where j.expires_at > v_after and j.expires_at <= v_now and j.expires_at is not null and j.state in ('scheduled', 'ready')
       order by j.expires_at limit p_limit
       for update skip locked
   loop
@@ -69,50 +74,75 @@ begin
 end
 $$;
 
--- The backstop: what a gateway asks once a second while anyone waits. One statement, no locks.
---   p_topics    topics with waiters on this gateway; those with a job that has been claimable for 100 ms come back in
---               ready_topics
---   ended       subscriptions that ended in the last 10 s, so that their pulls can be answered
---   due_in_ms   until the next due instant of any kind, if it is within 2 s (0: it has passed)
-create or replace function pullgate.backstop(
+-- What a gateway looks for without claiming. One statement, no locks. The backstop asks it once a second while anyone
+-- waits; a gateway that has just armed topics asks until nothing published in silence can be left.
+--   p_topics     topics with waiters on this gateway; those with a job that has been claimable for p_ready_ms come back
+--                in ready_topics
+--   p_lanes, p_marks, p_due_after   as for claim and run_due
+--   p_fence      whether to draw a fresh transaction id: `fence`
+--   horizon      every transaction whose id is lower had ended before anything here was looked at
+--   ended        subscriptions that ended in the last 10 s, so that their pulls can be answered
+--   due_in_ms    until the next due instant of any kind, if it is within 2 s (0: it has passed)
+create or replace function pullgate.look(
   p_topics bigint[],
+  p_lanes bigint[],
+  p_marks bigint[],
+  p_due_after timestamptz,
+  p_ready_ms integer,
+  p_fence boolean,
   out ready_topics bigint[],
   out ended uuid[],
-  out due_in_ms double precision
+  out due_in_ms double precision,
+  out fence xid8,
+  out horizon xid8
 )
-language sql stable security definer
+language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
 as $$
-  select
-    array(
-      select t.id from unnest(p_topics) as t (id)
-        where exists (
-          select from pullgate.lane l
-            cross join lateral (values (l.id | 1), (l.id)) as twin (id)
-            cross join lateral (
-              select from pullgate.job j
-                where j.lane_id = twin.id and j.state = 'ready'
-                  and (j.expires_at is null or j.expires_at > clock_timestamp())
-                  -- A notification under way is not a lost one.
-                  and j.due_at < clock_timestamp() - interval '100 milliseconds'
-                order by j.seq limit 1) as head
-            where l.topic_id = t.id)
-          and not exists (select from pullgate.topic p where p.id = t.id and p.paused)),
-    array(select s.id from pullgate.subscription s where s.ended_at > statement_timestamp() - interval '10 seconds'),
-    (select greatest(0, 1000 * extract(epoch from min(d.at) - clock_timestamp()))::double precision
-      from (
-        (select j.due_at as at from pullgate.job j where j.state = 'scheduled' order by j.due_at limit 1)
-        union all
-        (select j.lease_check_at from pullgate.job j where j.lease_check_at is not null
-          order by j.lease_check_at limit 1)
-        union all
-        (select j.expires_at from pullgate.job j
-          where j.expires_at is not null and j.state in ('scheduled', 'ready')
-          order by j.expires_at limit 1)
-      ) d
-      where d.at <= clock_timestamp() + interval '2 seconds'
-      having min(d.at) is not null)
+declare
+  v_now timestamptz := clock_timestamp();
+  v_after timestamptz := coalesce(p_due_after, '-infinity');
+begin
+  if p_fence then
+    fence := pg_current_xact_id();
+  end if;
+  -- Volatile: each statement has a snapshot of its own, so those below see all that had ended by this one.
+  horizon := pg_snapshot_xmin(pg_current_snapshot());
+  ready_topics := array(
+    select t.id from unnest(p_topics) as t (id)
+      where exists (
+        select from pullgate.lane_twin l
+          cross join lateral (
+            select from pullgate.job j
+              where j.lane_id = l.id and j.state = 'ready'
+                and j.seq > coalesce(p_marks[array_position(p_lanes, l.id)], 0)
+                and (j.expires_at is null or j.expires_at > v_now)
+                and j.due_at <= v_now - make_interval(secs => p_ready_ms / 1000.0)
+              order by j.seq limit 1) as head
+          where l.topic_id = t.id)
+        and not exists (select from pullgate.topic p where p.id = t.id and p.paused));
+  ended := array(select s.id from pullgate.subscription s where s.ended_at > v_now - interval '10 seconds');
+  -- Bounded above as well: the index holds entries of jobs that ended long before they would have been due.
+  select greatest(0, 1000 * extract(epoch from min(d.at) - v_now))::double precision into due_in_ms
+    from (
+      (select j.due_at as at from pullgate.job j
+        where j.state = 'scheduled' and j.due_at > v_after and j.due_at <= v_now + interval '2 seconds'
+        order by j.due_at limit 1)
+      union all
+      (select j.lease_check_at from pullgate.job j
+        where j.lease_check_at > v_after and j.lease_check_at <= v_now + interval '2 seconds'
+        order by j.lease_check_at limit 1)
+      union all
+      (select j.expires_at from pullgate.job j
+        where j.expires_at is not null and j.state in ('scheduled', 'ready')
+          and j.expires_at > v_after and j.expires_at <= v_now + interval '2 seconds'
+        order by j.expires_at limit 1)
+    ) d
+    -- greatest(0, null) is 0.
+    having min(d.at) is not null;
+end
 $$;
 
 -- Upkeep, once a minute by whichever gateway gets the lock: empties the history slots of days past history_days,
@@ -142,6 +172,8 @@ begin
         -- One that is being pulled from at this moment is not idle.
         for update skip locked));
   delete from pullgate.subscription s where s.ended_at < clock_timestamp() - interval '14 days';
+  -- Of gateways that died.
+  delete from pullgate.armed a where a.until < clock_timestamp() - interval '1 minute';
   -- A reader of a whole slot may hold its lock; then the next minute will do.
   perform set_config('lock_timeout', '100ms', true);
   for v_slot in 0..31 loop

@@ -56,6 +56,12 @@ create table pullgate.lane (
 create index lane_topic_priority on pullgate.lane (topic, priority);
 create index lane_topic_id on pullgate.lane (topic_id);
 
+-- Every FIFO of a topic: each lane and its returned twin, which is served first. One row per registration.
+create view pullgate.lane_twin as
+  select l.topic_id, l.id | 1 - t.turn as id, l.priority, t.turn
+    from pullgate.lane l
+    cross join (values (0), (1)) as t (turn);
+
 create table pullgate.subscription (
   id uuid not null default gen_random_uuid(),
   name text,
@@ -83,8 +89,9 @@ create sequence pullgate.job_seq as bigint cache 1;
 
 create table pullgate.job (
   id bigint generated always as identity,
-  -- Drawn afresh each time the job becomes ready (trigger job_ready), after its transaction has an id.
-  seq bigint not null default nextval('pullgate.job_seq'),
+  -- Drawn afresh each time the job becomes ready (trigger job_becomes_ready), after its transaction has an id: no job
+  -- with a lower seq can appear once every transaction up to a given id has ended. A case runs its condition first.
+  seq bigint not null default case when pg_current_xact_id() is not null then nextval('pullgate.job_seq') end,
   lane_id bigint not null,
   topic_id bigint not null,
   -- The instant from which the job may be claimed; that of the last return for one that came back.
@@ -195,4 +202,19 @@ create table pullgate.snapshot (
   counts jsonb not null,
   constraint snapshot_pkey primary key (only_row),
   constraint snapshot_only_row check (only_row)
+);
+
+-- Topics that publishers send a NOTIFY for: a gateway has pulls parked on them. Every publish reads it, so it holds one
+-- row per topic and gateway and none per pull. Unlogged: after a crash or a failover it is empty, which costs nothing,
+-- since every gateway has lost its connections by then and arms anew.
+create unlogged table pullgate.armed (
+  topic_id bigint not null,
+  gateway_id uuid not null,
+  -- Not indexed: renewing stays a heap-only update.
+  until timestamptz not null,
+  constraint armed_pkey primary key (topic_id, gateway_id)
+) with (
+  fillfactor = 50,
+  autovacuum_vacuum_scale_factor = 0,
+  autovacuum_vacuum_threshold = 500
 );

@@ -1,13 +1,19 @@
-/** Ceiling of one batch; what is more waits for the next. */
-const batchMax = 500
+export type Coalescing<Item> = {
+  /** Statements under way at once. One more makes concurrent calls wait less, and batches smaller. */
+  readonly concurrency?: number
+  /** Ceiling of one batch, in what its items weigh: 1 each unless told. What is more waits for the next. */
+  readonly batchMax?: number
+  readonly weigh?: (item: Item) => number
+}
 
 /**
- * Turns concurrent calls into one statement without delaying a lone one: the first call runs at once, and those that
- * come while it is under way make up the next batch. `run` returns one result per item, in their order; if it rejects,
- * every call of the batch does.
+ * Turns concurrent calls into one statement without delaying a lone one: calls of the same turn, and those that come
+ * while all statements are under way, make up a batch. `run` returns one result per item, in their order; if it
+ * rejects, every call of the batch does.
  */
 export function coalesce<Item, Result>(
   run: (items: readonly Item[]) => Promise<readonly Result[]>,
+  { concurrency = 1, batchMax = 500, weigh = () => 1 }: Coalescing<Item> = {},
 ): (item: Item) => Promise<Result> {
   type Call = {
     readonly item: Item
@@ -15,12 +21,25 @@ export function coalesce<Item, Result>(
     readonly reject: (error: unknown) => void
   }
   const waiting: Call[] = []
-  let running = false
+  let running = 0
+
+  function nextBatch(): Call[] {
+    let weight = 0
+    let size = 0
+    for (const { item } of waiting) {
+      weight += weigh(item)
+      if (size > 0 && weight > batchMax) break
+      size += 1
+    }
+    return waiting.splice(0, size)
+  }
 
   async function drain(): Promise<void> {
-    running = true
+    running += 1
+    // The rest of this turn's calls.
+    await Promise.resolve()
     while (waiting.length > 0) {
-      const batch = waiting.splice(0, batchMax)
+      const batch = nextBatch()
       try {
         const results = await run(batch.map(({ item }) => item))
         if (results.length !== batch.length)
@@ -30,12 +49,12 @@ export function coalesce<Item, Result>(
         for (const { reject } of batch) reject(error)
       }
     }
-    running = false
+    running -= 1
   }
 
   return (item) =>
     new Promise((resolve, reject) => {
       waiting.push({ item, resolve, reject })
-      if (!running) void drain()
+      if (running < concurrency) void drain()
     })
 }

@@ -1,24 +1,27 @@
 import { setImmediate as endOfTurn } from 'node:timers/promises'
-import type { Claim, DueResult, Held, JobStore, Slot } from '../domain/ports.ts'
-import type { ClaimedJob, JobId, Lease, SubscriptionId, TopicId } from '../domain/types.ts'
+import type { Claim, Held, JobStore, LaneMarks, Slot } from '../domain/ports.ts'
+import type { ClaimedJob, JobId, Lease } from '../domain/types.ts'
+import { coalesce } from './coalesce.ts'
 import type { Database, Statement } from './database.ts'
 
-/** Claims and what becomes of them: src/dispatch asks, sql/functions/claim.sql and due.sql answer. */
+/** Claims and what becomes of them: src/dispatch asks, sql/functions/claim.sql answers. */
+
+/** Jobs that one statement may claim, for several topics: it bounds what is held in memory at once. */
+const claimJobsMax = 1_000
 
 const statements = {
-  claim: { name: 'claim', text: 'select * from pullgate.claim($1, $2::uuid[], $3::integer[])' },
+  claim: {
+    name: 'claim',
+    text: 'select * from pullgate.claim($1::bigint[], $2::uuid[], $3::integer[], $4::bigint[], $5::bigint[])',
+  },
   giveBack: { name: 'give_back', text: 'select pullgate.give_back($1::bigint[], $2::uuid[]) as jobs' },
   confirm: { name: 'confirm', text: 'select pullgate.confirm($1::bigint[], $2::uuid[]) as jobs' },
   doubt: { name: 'doubt', text: 'select pullgate.doubt($1::bigint[], $2::uuid[]) as jobs' },
-  runDue: { name: 'run_due', text: 'select * from pullgate.run_due($1)' },
-  backstop: {
-    name: 'backstop',
-    text: 'select ready_topics::text[], ended::text[], due_in_ms from pullgate.backstop($1::bigint[])',
-  },
 } satisfies Record<string, Statement>
 
 type ClaimRow = {
   slot: number
+  note: 'ended' | 'left' | null
   id: JobId | null
   lease: Lease
   lease_seconds: number
@@ -47,61 +50,58 @@ function toJob(row: ClaimRow & { id: JobId }, topic: ClaimedJob['topic']): Claim
   }
 }
 
-export function createJobStore(database: Database): JobStore {
+type Claiming = {
+  readonly topic: ClaimedJob['topic']
+  readonly slots: readonly Slot[]
+  readonly marks: LaneMarks
+}
+
+type OpenClaim = { jobs: { slot: number; job: ClaimedJob }[]; endedSlots: number[]; left: boolean }
+
+/** `claimStatements`: how many claims of different topics may be under way at once; more share a statement. */
+export function createJobStore(database: Database, claimStatements: number): JobStore {
   async function report(statement: Statement, held: readonly Held[]): Promise<number> {
     const values = [held.map((job) => job.id), held.map((job) => job.lease)]
     const rows = await database.query<{ jobs: number }>(statement, values)
     return rows[0]?.jobs ?? 0
   }
+
+  async function claimAll(items: readonly Claiming[]): Promise<Claim[]> {
+    const places = items.flatMap(({ topic, slots }, item) =>
+      slots.map((slot, index) => ({ topic, slot, item, index })),
+    )
+    const rows = await database.query<ClaimRow>(statements.claim, [
+      places.map(({ topic }) => topic.id),
+      places.map(({ slot }) => slot.subscription.id),
+      places.map(({ slot }) => slot.jobs),
+      items.flatMap(({ marks }) => marks.lanes),
+      items.flatMap(({ marks }) => marks.marks),
+    ])
+    const claims = items.map((): OpenClaim => ({ jobs: [], endedSlots: [], left: false }))
+    for (const row of rows) {
+      const place = places[row.slot - 1]
+      const claim = claims[place?.item ?? -1]
+      if (place === undefined || claim === undefined)
+        throw new Error(`pullgate.claim returned slot ${row.slot} of ${places.length}`)
+      const { id } = row
+      if (id !== null) claim.jobs.push({ slot: place.index, job: toJob({ ...row, id }, place.topic) })
+      else if (row.note === 'ended') claim.endedSlots.push(place.index)
+      else claim.left = true
+    }
+    // Clients that closed while the claim was under way are seen first: their end waits in the same turn of the loop.
+    await endOfTurn()
+    return claims
+  }
+  const claim = coalesce(claimAll, {
+    concurrency: claimStatements,
+    batchMax: claimJobsMax,
+    weigh: ({ slots }) => slots.reduce((sum, { jobs }) => sum + jobs, 0),
+  })
+
   return {
-    async claim(topic: ClaimedJob['topic'], slots: readonly Slot[]): Promise<Claim> {
-      const rows = await database.query<ClaimRow>(statements.claim, [
-        topic.id,
-        slots.map((slot) => slot.subscription.id),
-        slots.map((slot) => slot.jobs),
-      ])
-      const claim = { jobs: [] as { slot: number; job: ClaimedJob }[], endedSlots: [] as number[] }
-      for (const row of rows) {
-        const slot = row.slot - 1
-        const { id } = row
-        if (id === null) claim.endedSlots.push(slot)
-        else claim.jobs.push({ slot, job: toJob({ ...row, id }, topic) })
-      }
-      // Clients that closed while the claim was under way are seen first: their end waits in the same turn of the loop.
-      await endOfTurn()
-      return claim
-    },
+    claim: (topic, slots, marks) => claim({ topic, slots, marks }),
     giveBack: (jobs) => report(statements.giveBack, jobs),
     confirm: (jobs) => report(statements.confirm, jobs),
     doubt: (jobs) => report(statements.doubt, jobs),
-    async runDue(limit) {
-      const [row] = await database.query<{
-        topics: TopicId[]
-        promoted: number
-        expired: number
-        leases_checked: number
-        leases_lost: DueResult['leasesLost']
-        more: boolean
-      }>(statements.runDue, [limit])
-      if (row === undefined) throw new Error('pullgate.run_due returned no row')
-      const { topics, promoted, expired, more } = row
-      return {
-        topics,
-        promoted,
-        expired,
-        more,
-        leasesChecked: row.leases_checked,
-        leasesLost: row.leases_lost,
-      }
-    },
-    async backstop(topics) {
-      const [row] = await database.query<{
-        ready_topics: TopicId[]
-        ended: SubscriptionId[]
-        due_in_ms: number | null
-      }>(statements.backstop, [topics])
-      if (row === undefined) throw new Error('pullgate.backstop returned no row')
-      return { readyTopics: row.ready_topics, ended: row.ended, dueInMs: row.due_in_ms }
-    },
   }
 }

@@ -24,6 +24,8 @@ export type ListenerOptions = {
   readonly onNotification: (payload: string) => void
   /** LISTEN has been committed, at first and after every loss: whatever was sent before may have been missed. */
   readonly onListening: () => void
+  /** The session was lost: nothing is heard until onListening. */
+  readonly onLost: () => void
 }
 
 export type Listener = {
@@ -126,6 +128,7 @@ export function createListener(options: ListenerOptions): Listener {
     heartbeat?.cancel()
     which.end()
     emit({ type: 'listener lost', reason })
+    options.onLost()
     reconnect()
   }
 

@@ -3,8 +3,11 @@ import { asError } from '../domain/errors.ts'
 import type { Emit } from '../domain/events.ts'
 import type { Claim, JobStore } from '../domain/ports.ts'
 import type { SubscriptionId, TopicId, WakeCause } from '../domain/types.ts'
+import type { Arming } from './arming.ts'
+import { createDeadlines } from './deadlines.ts'
 import type { Deliveries } from './deliveries.ts'
 import { assign, passOver, reserve, toSlots } from './hand-out.ts'
+import type { Marks } from './marks.ts'
 import type { Waiter } from './waiter.ts'
 import { createWaitingRoom } from './waiting-room.ts'
 import type { Topic, Wake } from './waiting-room.ts'
@@ -14,8 +17,8 @@ export const claimJobsMax = 200
 
 export type Dispatcher = {
   /**
-   * Parks the waiter, then kicks its topics: in this order a job that commits in between is not missed. It is
-   * answered within `waitMs`, or, while a claim counts on it, by that claim; 0 is one try on each of its topics.
+   * Parks the waiter, then kicks its topics: in this order a job that commits in between is not missed. Topics of
+   * which it is known that nothing is ready, and that a job to come will kick them, are left alone. It is answered within `waitMs`, or, while a claim counts on it, by that claim; 0 is one try on each of its topics.
    */
   park(waiter: Waiter, waitMs: number): void
   /** The client has left. False if the waiter had been answered already. */
@@ -29,6 +32,7 @@ export type Dispatcher = {
   /** By the names of the topics that anyone waits for. */
   parkedByTopic(): ReadonlyMap<string, number>
   topicsWithWaiters(): TopicId[]
+  isWaitedFor(topic: TopicId): boolean
   /** No claim begins from now on; resolves when those in flight have been handed out. */
   stopClaiming(): Promise<void>
   /** Answers every parked pull, spread over `spreadMs`; resolves when all have been. */
@@ -38,6 +42,8 @@ export type Dispatcher = {
 export type DispatcherOptions = {
   readonly store: Pick<JobStore, 'claim'>
   readonly deliveries: Pick<Deliveries, 'giveBack'>
+  readonly marks: Pick<Marks, 'of' | 'claimed'>
+  readonly arming: Pick<Arming, 'claimed' | 'covers'>
   readonly clock: Clock
   readonly emit: Emit
 }
@@ -46,8 +52,10 @@ export type DispatcherOptions = {
  * One claim serves all waiters: per topic at most one is in flight, for as many jobs as its live waiters want.
  * Everything that may mean work is a kick; what a kick finds is the claim's to say.
  */
-export function createDispatcher({ store, deliveries, clock, emit }: DispatcherOptions): Dispatcher {
+export function createDispatcher(options: DispatcherOptions): Dispatcher {
+  const { store, deliveries, marks, arming, clock, emit } = options
   const room = createWaitingRoom()
+  const deadlines = createDeadlines(clock, endWait)
   let draining = false
   let claimsInFlight = 0
   let onQuiet: (() => void) | undefined
@@ -60,9 +68,13 @@ export function createDispatcher({ store, deliveries, clock, emit }: DispatcherO
     }
     room.enter(waiter)
     const ids = waiter.subscription.topics.map((topic) => topic.id)
-    if (waitMs > 0) waiter.deadline = clock.after(waitMs, () => endWait(waiter))
+    if (waitMs > 0) deadlines.set(waiter, waitMs)
     else leaveAfterTries(waiter, ids)
-    for (const topicId of ids) kick(topicId, 'arrival')
+    for (const topicId of ids) {
+      // One that wants a try gets it: a notification may be on its way.
+      if (waitMs > 0 && arming.covers(topicId)) waiter.tried = true
+      else kick(topicId, 'arrival')
+    }
   }
 
   function endWait(waiter: Waiter): void {
@@ -78,6 +90,8 @@ export function createDispatcher({ store, deliveries, clock, emit }: DispatcherO
   function kick(topicId: TopicId, cause: WakeCause): 'woke' | 'idle' {
     const topic = room.topic(topicId)
     if (topic === undefined || topic.waiters.size === 0 || draining) return 'idle'
+    // The next tick is not far.
+    if (cause === 'tick' && topic.claiming) return 'idle'
     emit({ type: 'wake', cause })
     claimSoon(topic, { cause, wokenAt: clock.now(), catchUp: false })
     return 'woke'
@@ -140,7 +154,7 @@ export function createDispatcher({ store, deliveries, clock, emit }: DispatcherO
     const startedAt = clock.now()
     const seconds = () => (clock.now() - startedAt) / 1000
     try {
-      const claim = await store.claim(topic, slots)
+      const claim = await store.claim(topic, slots, marks.of([topic.id]))
       emit({ type: 'claim', cause, topic: topic.name, jobs: claim.jobs.length, seconds: seconds() })
       for (const waiter of reserved) waiter.tried = true
       handOut(topic, reserved, claim, wokenAt)
@@ -148,7 +162,15 @@ export function createDispatcher({ store, deliveries, clock, emit }: DispatcherO
         (sum, { jobs }, slot) => (claim.endedSlots.includes(slot) ? sum : sum + jobs),
         0,
       )
-      return { reserved, result: claim.jobs.length === asked ? 'full' : 'short' }
+      const result = claim.jobs.length === asked ? 'full' : 'short'
+      if (claim.jobs.length > 0) marks.claimed(topic.id, claim.jobs.length)
+      arming.claimed(topic.id, {
+        startedAt,
+        jobs: claim.jobs.length,
+        result: claim.left ? 'left' : result,
+        waiting: topic.waiters.size > topic.leaving.size,
+      })
+      return { reserved, result }
     } catch (error) {
       emit({
         type: 'claim failed',
@@ -224,6 +246,7 @@ export function createDispatcher({ store, deliveries, clock, emit }: DispatcherO
     },
     parkedFor: room.parkedFor,
     parkedByTopic: () => new Map(room.topics().map(({ name, waiters }) => [name, waiters.size])),
+    isWaitedFor: (id) => (room.topic(id)?.waiters.size ?? 0) > 0,
     topicsWithWaiters: () => room.topics().flatMap(({ id, waiters }) => (waiters.size > 0 ? [id] : [])),
     stopClaiming() {
       draining = true

@@ -1,8 +1,9 @@
 import type { Clock, Timer } from '../domain/clock.ts'
 import { asError } from '../domain/errors.ts'
 import type { Emit } from '../domain/events.ts'
-import type { JobStore } from '../domain/ports.ts'
+import type { WatchStore } from '../domain/ports.ts'
 import type { Dispatcher } from './dispatcher.ts'
+import type { Marks } from './marks.ts'
 
 /**
  * What happens because time passes: the backstop that bounds the cost of a lost notification, and one timer on the
@@ -12,11 +13,14 @@ export type DueWork = {
   start(): void
   /** A job that falls due within 2 s was announced: look ahead now. */
   lookAhead(): void
+  /** Something falls due in so many milliseconds. */
+  saw(dueInMs: number): void
   stop(): Promise<void>
 }
 
 export type DueWorkOptions = {
-  readonly store: Pick<JobStore, 'runDue' | 'backstop'>
+  readonly store: Pick<WatchStore, 'runDue' | 'look'>
+  readonly marks: Pick<Marks, 'of' | 'dueAfter'>
   readonly dispatcher: Pick<Dispatcher, 'kick' | 'topicsWithWaiters' | 'endSubscriptions' | 'parked'>
   readonly clock: Clock
   readonly emit: Emit
@@ -29,10 +33,19 @@ const idleFactor = 5
 const dueBatch = 500
 // Rows that somebody else has locked stay due; asking for them at once again would be a busy loop.
 const fruitlessPauseMs = 25
+// A notification under way is no lost one.
+const readyMs = 100
 
-export function createDueWork({ store, dispatcher, clock, emit, backstopMs }: DueWorkOptions): DueWork {
+export function createDueWork({
+  store,
+  marks,
+  dispatcher,
+  clock,
+  emit,
+  backstopMs,
+}: DueWorkOptions): DueWork {
   let nextBackstop: Timer | undefined
-  let nextDue: Timer | undefined
+  let nextDue: { readonly at: number; readonly timer: Timer } | undefined
   let looking = false
   let lookAgain = false
   let ticks = 0
@@ -56,7 +69,11 @@ export function createDueWork({ store, dispatcher, clock, emit, backstopMs }: Du
     ticks = 0
     nextBackstop?.cancel()
     try {
-      const { readyTopics, ended, dueInMs } = await store.backstop(dispatcher.topicsWithWaiters())
+      const topics = dispatcher.topicsWithWaiters()
+      const { readyTopics, ended, dueInMs } = await store.look({
+        ...{ topics, marks: marks.of(topics), dueAfter: marks.dueAfter, readyMs },
+        fence: false,
+      })
       for (const topic of readyTopics) dispatcher.kick(topic, 'backstop')
       void dispatcher.endSubscriptions(ended)
       if (dueInMs !== null) scheduleDue(dueInMs)
@@ -83,9 +100,17 @@ export function createDueWork({ store, dispatcher, clock, emit, backstopMs }: Du
   }
 
   function scheduleDue(inMs: number): void {
-    nextDue?.cancel()
+    if (stopped) return
     // Counted from the last run, so that announcements in quick succession do not put it off.
-    nextDue = clock.after(Math.max(Math.ceil(inMs), notBefore - clock.now()), () => void runDue())
+    const at = Math.max(clock.now() + Math.ceil(inMs), notBefore)
+    // Of two looks under way at once the one that saw less may answer last.
+    if (nextDue !== undefined && nextDue.at <= at) return
+    nextDue?.timer.cancel()
+    const run = () => {
+      nextDue = undefined
+      void runDue()
+    }
+    nextDue = { at, timer: clock.after(at - clock.now(), run) }
   }
 
   async function runDue(): Promise<void> {
@@ -94,7 +119,7 @@ export function createDueWork({ store, dispatcher, clock, emit, backstopMs }: Du
     let pauseMs = fruitlessPauseMs
     try {
       for (let more = true; more && !isStopped();) {
-        const result = await store.runDue(dueBatch)
+        const result = await store.runDue(dueBatch, marks.dueAfter)
         more = result.more
         if (more || result.promoted + result.expired + result.leasesChecked > 0) pauseMs = 0
         emit({
@@ -131,10 +156,11 @@ export function createDueWork({ store, dispatcher, clock, emit, backstopMs }: Du
       void look()
     },
     lookAhead: () => void look(),
+    saw: scheduleDue,
     stop() {
       stopped = true
       nextBackstop?.cancel()
-      nextDue?.cancel()
+      nextDue?.timer.cancel()
       if (!looking && !running) return Promise.resolve()
       return new Promise((resolve) => (onQuiet = resolve))
     },

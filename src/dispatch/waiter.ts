@@ -1,4 +1,3 @@
-import type { Timer } from '../domain/clock.ts'
 import type { ClaimedJob, Subscription, TopicId } from '../domain/types.ts'
 
 export type Answer =
@@ -9,6 +8,9 @@ export type Answer =
   | { readonly kind: 'ended' }
   | { readonly kind: 'draining' }
   | { readonly kind: 'error'; readonly error: unknown }
+
+/** Those whose wait ends within the same few milliseconds. */
+export type Bucket = { readonly waiters: Set<Waiter>; readonly close: () => void }
 
 /** A parked pull: a plain record, so that thousands of them cost little. */
 export type Waiter = {
@@ -28,7 +30,8 @@ export type Waiter = {
   tried: boolean
   /** Its subscription has ended. */
   ended: boolean
-  deadline: Timer | undefined
+  /** Where its wait ends; undefined once it has, or if it wants one try. */
+  deadline: Bucket | undefined
   /** Topics whose next short claim is the waiter's last; when none is left it is answered empty. */
   lastTries: Set<TopicId> | undefined
 }

@@ -1,4 +1,5 @@
 import type { SubscriptionId, TopicId, WakeCause } from '../domain/types.ts'
+import { clearDeadline } from './deadlines.ts'
 import type { Waiter } from './waiter.ts'
 
 export type Wake = {
@@ -64,7 +65,7 @@ export function createWaitingRoom(): WaitingRoom {
     leave(waiter) {
       if (!waiter.parked) return false
       waiter.parked = false
-      waiter.deadline?.cancel()
+      clearDeadline(waiter)
       parked -= 1
       const { id, topics: wanted } = waiter.subscription
       const left = (perSubscription.get(id) ?? 1) - 1

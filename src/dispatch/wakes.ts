@@ -1,26 +1,34 @@
 import type { Emit } from '../domain/events.ts'
+import type { Arming } from './arming.ts'
 import type { Dispatcher } from './dispatcher.ts'
 import type { DueWork } from './due-work.ts'
+import type { Marks } from './marks.ts'
 import type { SubscriptionDirectory } from './subscription-directory.ts'
 
 /** Turns what is heard on the channel pullgate_wake into kicks. Payloads: sql/functions/wake.sql. */
 export type Wakes = {
   notified(payload: string): void
-  /** Notifications may have been missed: look at every topic that has waiters. */
+  /** Notifications are heard from now on, and may have been missed: look at every topic that has waiters. */
   resync(): void
+  /** Notifications are not heard any more. */
+  deaf(): void
 }
 
 export function createWakes(options: {
   readonly dispatcher: Pick<Dispatcher, 'kick' | 'kickAll'>
   readonly dueWork: Pick<DueWork, 'lookAhead'>
   readonly directory: Pick<SubscriptionDirectory, 'forget'>
+  readonly arming: Pick<Arming, 'notified' | 'listening' | 'deaf'>
+  readonly marks: Pick<Marks, 'forget'>
   readonly emit: Emit
 }): Wakes {
-  const { dispatcher, dueWork, directory, emit } = options
+  const { dispatcher, dueWork, directory, arming, marks, emit } = options
   // Any role may NOTIFY anything: a payload is a hint from an unknown hand.
   function wake(payload: string): 'woke' | 'idle' | 'invalid' {
-    if (/^-?\d{1,20}$/.test(payload)) return dispatcher.kick(payload, 'notification')
-    if (payload === 'due') {
+    const [, due, topic] = /^(due:)?(-?\d{1,20})$/.exec(payload) ?? []
+    if (topic !== undefined) {
+      const kicks = arming.notified(topic)
+      if (due === undefined) return kicks ? dispatcher.kick(topic, 'notification') : 'idle'
       dueWork.lookAhead()
       return 'woke'
     }
@@ -34,8 +42,11 @@ export function createWakes(options: {
   return {
     notified: (payload) => emit({ type: 'notification', result: wake(payload) }),
     resync() {
+      marks.forget()
+      arming.listening()
       dispatcher.kickAll('resync')
       dueWork.lookAhead()
     },
+    deaf: arming.deaf,
   }
 }

@@ -14,11 +14,16 @@ import type {
 /** So many jobs for pulls of this subscription. */
 export type Slot = { readonly subscription: Subscription; readonly jobs: number }
 
+/** Where claims of some lanes begin (sql/functions/marks.sql): parallel lists, decimal texts. */
+export type LaneMarks = { readonly lanes: readonly string[]; readonly marks: readonly string[] }
+
 export type Claim = {
   /** Each with the index of its slot; in hand-out order. */
   readonly jobs: readonly { readonly slot: number; readonly job: ClaimedJob }[]
   /** Slots whose subscription has ended. They got nothing. */
   readonly endedSlots: readonly number[]
+  /** It came back short, but ready jobs were visible: locked by another claim, which may let go of them, or just come. */
+  readonly left?: boolean
 }
 
 export type Held = { readonly id: JobId; readonly lease: Lease }
@@ -34,20 +39,66 @@ export type DueResult = {
   readonly more: boolean
 }
 
-export type BackstopResult = {
+export type Look = {
+  readonly topics: readonly TopicId[]
+  readonly marks: LaneMarks
+  readonly dueAfter: string | null
+  /** Jobs that have been claimable for less do not count. */
+  readonly readyMs: number
+  /** Whether to draw a fresh transaction id. */
+  readonly fence: boolean
+}
+
+export type LookResult = {
   readonly readyTopics: readonly TopicId[]
   readonly ended: readonly SubscriptionId[]
   /** Milliseconds to the next due instant if it is within 2 s; 0 if it has passed. */
   readonly dueInMs: number | null
+  readonly fence: bigint | null
+  /** Every transaction with a lower id had ended before the look. */
+  readonly horizon: bigint
+}
+
+/** What a later look compares with: the last seq drawn, then a transaction id, then the instant (text). */
+export type Pair = { readonly upto: bigint; readonly fence: bigint; readonly at: string }
+
+export type Advance = {
+  readonly topics: readonly TopicId[]
+  readonly marks: LaneMarks
+  readonly dueAfter: string | null
+  readonly pair: Pair | null
+  readonly leftOut: readonly bigint[]
+}
+
+export type AdvanceResult = {
+  /** New marks, side by side, if all transactions below the pair's fence but those left out have ended. */
+  readonly passed: (LaneMarks & { readonly topics: readonly TopicId[]; readonly dueAfter: string }) | null
+  readonly pair: Pair
+  /** Transactions that still run, of those below the fence and those left out. */
+  readonly running: readonly bigint[]
 }
 
 export type JobStore = {
-  claim(topic: { readonly id: TopicId; readonly name: string }, slots: readonly Slot[]): Promise<Claim>
+  claim(
+    topic: { readonly id: TopicId; readonly name: string },
+    slots: readonly Slot[],
+    marks: LaneMarks,
+  ): Promise<Claim>
   giveBack(jobs: readonly Held[]): Promise<number>
   confirm(jobs: readonly Held[]): Promise<number>
   doubt(jobs: readonly Held[]): Promise<number>
-  runDue(limit: number): Promise<DueResult>
-  backstop(topics: readonly TopicId[]): Promise<BackstopResult>
+}
+
+/** What a gateway asks and says without claiming anything (sql/functions/due.sql, marks.sql, wake.sql). */
+export type WatchStore = {
+  runDue(limit: number, dueAfter: string | null): Promise<DueResult>
+  look(look: Look): Promise<LookResult>
+  /** Topics that publishers notify for, for 30 s. Resolves to those that they may not have notified for until now. */
+  arm(gateway: string, topics: readonly TopicId[]): Promise<readonly TopicId[]>
+  disarm(gateway: string, topics: readonly TopicId[]): Promise<void>
+  advanceMarks(advance: Advance): Promise<AdvanceResult>
+  /** Ready jobs of the lanes with a seq above `from`, up to `upto`, are seated anew; resolves to their topics. */
+  reseat(lanes: readonly string[], from: bigint, upto: bigint): Promise<readonly TopicId[]>
 }
 
 export type Settled = {

@@ -34,8 +34,22 @@ export type ClaimedJob = {
   readonly jobSpec: string
 }
 
-/** Why a topic is looked at. `backlog`: the claim before it found as many jobs as it asked for. */
-export const wakeCauses = ['arrival', 'notification', 'due', 'resync', 'backstop', 'backlog'] as const
+/**
+ * Why a topic is looked at. `backlog`: the claim before it found as many jobs as it asked for. `fence`: jobs were
+ * published in silence while it was being armed, or an earlier claim found them locked. `tick`: it is busy, and polled
+ * instead of armed. `reseat`: a long transaction left jobs below the mark.
+ */
+export const wakeCauses = [
+  'arrival',
+  'notification',
+  'due',
+  'resync',
+  'backstop',
+  'backlog',
+  'fence',
+  'tick',
+  'reseat',
+] as const
 export type WakeCause = (typeof wakeCauses)[number]
 
 export const pullOutcomes = ['jobs', 'empty', 'aborted', 'ended', 'rejected', 'draining', 'error'] as const

@@ -10,6 +10,8 @@ export type MetricSources = {
   readonly parkedMax: number
   readonly draining: () => boolean
   readonly listenerConnected: () => boolean
+  /** Topics that publishers notify this gateway of, and busy ones that it polls instead. */
+  readonly topics: () => { readonly armed: number; readonly polled: number }
   readonly pool: () => { total: number; idle: number; waiting: number; max: number }
   readonly queue: () => QueueGauges
 }
@@ -131,7 +133,11 @@ export function createMetrics(sources: MetricSources): Metrics {
   }
   for (const state of ['ready', 'orphaned', 'failed', 'cancelled']) leasesLost.inc({ state }, 0)
   for (const result of ['woke', 'idle', 'invalid']) notifications.inc({ result }, 0)
-  for (const task of ['backstop', 'due', 'snapshot', 'upkeep', 'last uses']) upkeepErrors.inc({ task }, 0)
+  for (const task of [
+    ...['backstop', 'due', 'fence', 'arming', 'polling', 'marks'],
+    ...['snapshot', 'upkeep', 'last uses'],
+  ])
+    upkeepErrors.inc({ task }, 0)
   for (const outcome of ['confirmed', 'undelivered', 'in_doubt']) deliveries.inc({ outcome }, 0)
 
   gauge('pulls_parked', 'Pulls parked on this gateway', sources.parked)
@@ -140,6 +146,17 @@ export function createMetrics(sources: MetricSources): Metrics {
   gauge('listener_connected', '1 while the gateway hears notifications', () =>
     Number(sources.listenerConnected()),
   )
+  new Gauge({
+    name: 'pullgate_watched_topics',
+    help: 'Topics with parked pulls: armed ones are notified of, polled ones are too busy for that',
+    labelNames: ['mode'],
+    registers,
+    collect() {
+      const { armed, polled } = sources.topics()
+      this.set({ mode: 'armed' }, armed)
+      this.set({ mode: 'polled' }, polled)
+    },
+  })
   gauge('db_pool_max', 'Connections the pool may open', () => sources.pool().max)
   gauge('db_pool_waiting', 'Statements that wait for a connection', () => sources.pool().waiting)
   new Gauge({

@@ -24,6 +24,7 @@ function createRegistry(): Metrics {
     parkedMax: 15_000,
     draining: () => false,
     listenerConnected: () => true,
+    topics: () => ({ armed: 2, polled: 1 }),
     pool: () => ({ total: 3, idle: 1, waiting: 0, max: 10 }),
     queue: () => ({
       jobs: topics.flatMap((topic) => liveStates.map((state) => ({ topic, state, jobs: 1 }))),

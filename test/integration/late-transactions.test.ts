@@ -39,7 +39,7 @@ test('jobs of a claim that rolls back can be claimed at once', async () => {
   const other = await database.session()
   await other.query('begin')
   const taken = await other.query(
-    'select id from pullgate.claim(pullgate.topic_id($1), array[$2]::uuid[], array[2])',
+    `select id from pullgate.claim(array[pullgate.topic_id($1)], array[$2]::uuid[], array[2], '{}', '{}')`,
     [topic, subscription],
   )
   expect(taken.rows.map((row: { id: string }) => row.id)).toEqual(ids)

@@ -18,6 +18,7 @@ type Watched = {
   readonly events: GatewayEvent['type'][]
   readonly reasons: string[]
   resyncs: number
+  losses: number
 }
 
 function listenerOn(url: string, options: Partial<ListenerOptions> = {}): Watched {
@@ -26,6 +27,7 @@ function listenerOn(url: string, options: Partial<ListenerOptions> = {}): Watche
     events: [],
     reasons: [],
     resyncs: 0,
+    losses: 0,
     listener: createListener({
       url,
       applicationName: 'listener-test',
@@ -38,6 +40,7 @@ function listenerOn(url: string, options: Partial<ListenerOptions> = {}): Watche
       },
       onNotification: (payload) => watched.heard.push(payload),
       onListening: () => (watched.resyncs += 1),
+      onLost: () => (watched.losses += 1),
       ...options,
     }),
   }

@@ -129,7 +129,7 @@ const verbs = [
 test('a lease is stale once the job was claimed again: 409 for every verb, and nothing changes', async () => {
   const { subscription, job } = await held()
   await endLease(database, job.id)
-  await database.query('select pullgate.run_due(10)')
+  await database.query('select pullgate.run_due(10, null)')
   const owner = await next(subscription)
   expect(owner).toMatchObject({ id: job.id, attempt: 2 })
   for (const [verb, fields] of verbs) {
@@ -143,7 +143,7 @@ test('a lease is stale once the job was claimed again: 409 for every verb, and n
 test('until the job is claimed again, a lease that has ended still counts', async () => {
   const { job } = await held()
   await endLease(database, job.id)
-  await database.query('select pullgate.run_due(10)')
+  await database.query('select pullgate.run_due(10, null)')
   expect(await stateOf(database, job.id)).toBe('ready')
   expect((await gateway.settle(job, 'heartbeat')).status).toBe(200)
   expect(await stateOf(database, job.id)).toBe('running')

@@ -148,9 +148,9 @@ describe('slots', () => {
       [unknown, 2],
     ]
     expect((await claimSlots(one, 'ended', slots)).map((job) => [job.slot, job.job_spec])).toEqual([
+      [2, '1'],
       [1, null],
       [3, null],
-      [2, '1'],
     ])
     expect((await claimSlots(one, 'ended', [[ended, 5]])).map((job) => [job.slot, job.id])).toEqual([
       [1, null],
@@ -196,6 +196,10 @@ describe('a job published in a transaction that commits late', () => {
   })
   test('has its number drawn after its transaction has an id', async () => {
     await publish(one, 'drawn')
+    const column = `adrelid = 'pullgate.job'::regclass and adnum = (
+      select attnum from pg_attribute where attrelid = adrelid and attname = 'seq')`
+    const kept = await value(one, `select pg_get_expr(adbin, adrelid) from pg_attrdef where ${column}`)
+    const observed = kept.replace(/nextval\(.*?\)/, 'pullgate.draw()')
     await database.query(`
       create table pullgate.seen (has_xid boolean);
       create function pullgate.draw() returns bigint language plpgsql as $$
@@ -204,7 +208,7 @@ describe('a job published in a transaction that commits late', () => {
           insert into pullgate.seen values (had_xid);
           return nextval('pullgate.job_seq');
         end $$;
-      alter table pullgate.job alter seq set default pullgate.draw()`)
+      alter table pullgate.job alter seq set default ${observed}`)
     await publish(one, 'drawn')
     await rows(one, `select pullgate.publish_many('drawn', '{1}'::text[])`)
     await rows(one, `insert into pullgate.inbox (topic, job_spec) values ('drawn', '1')`)
@@ -213,7 +217,7 @@ describe('a job published in a transaction that commits late', () => {
       `insert into pullgate.job (lane_id, topic_id, state, job_spec)
         select l.id, l.topic_id, 'ready', '1' from pullgate.lane l where l.topic = 'drawn'`,
     )
-    await database.query(`alter table pullgate.job alter seq set default nextval('pullgate.job_seq')`)
+    await database.query(`alter table pullgate.job alter seq set default ${kept}`)
     expect(await database.query('select has_xid, count(*) from pullgate.seen group by has_xid')).toEqual([
       { has_xid: true, count: '4' },
     ])

@@ -163,7 +163,7 @@ describe('backstop', () => {
     )
     return row<{ ready_topics: string[]; ended: string[]; due_in_ms: number | null }>(
       session,
-      'select * from pullgate.backstop($1)',
+      `select * from pullgate.look($1, '{}', '{}', null, 100, false)`,
       [ids.map((found) => found.id)],
     )
   }

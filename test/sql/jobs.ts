@@ -83,7 +83,7 @@ export type Claimed = {
   job_spec: string
 }
 
-/** Claims for slots of [subscription, count]. */
+/** Claims for slots of [subscription, count]; without the notes that ready jobs were left. */
 export async function claimSlots(
   runner: Runner,
   topic: string,
@@ -91,7 +91,8 @@ export async function claimSlots(
 ): Promise<Claimed[]> {
   return rows<Claimed>(
     runner,
-    'select * from pullgate.claim(pullgate.topic_id($1), $2::uuid[], $3::integer[])',
+    `select * from pullgate.claim(array_fill(pullgate.topic_id($1), array[cardinality($2::uuid[])]), $2, $3::integer[],
+      '{}', '{}') where note is distinct from 'left'`,
     [topic, slots.map(([id]) => id), slots.map(([, count]) => count)],
   )
 }
@@ -198,7 +199,7 @@ export async function byLease(
 export type Due = { topics: string[]; promoted: number; leases_lost: object; expired: number; more: boolean }
 
 export async function runDue(runner: Runner, limit = 1000): Promise<Due> {
-  return row<Due>(runner, 'select * from pullgate.run_due($1)', [limit])
+  return row<Due>(runner, 'select * from pullgate.run_due($1, null)', [limit])
 }
 
 /** Lets the job's lease end, and be looked at, without waiting. */

@@ -206,7 +206,7 @@ describe('when a running job is lost', () => {
     const subscription = await subscribe(session, name)
     const next = await rows(
       session,
-      'select id from pullgate.claim(pullgate.topic_id($1), array[$2::uuid], $3)',
+      `select id from pullgate.claim(array[pullgate.topic_id($1)], array[$2::uuid], $3, '{}', '{}')`,
       [name, subscription, [5]],
     )
     expect(next).toEqual(state === 'ready' ? [{ id: job.id }] : [])

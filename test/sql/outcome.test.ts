@@ -130,11 +130,11 @@ describe('cancel', () => {
     await one.query('begin')
     await rows(one, 'select pullgate.cancel($1)', [id])
     const sub = await value(two, `select id from pullgate.subscribe('{meet}', null, 'explicit', 60, null)`)
-    const claim = `select id from pullgate.claim(pullgate.topic_id('meet'), array[$1::uuid], '{1}')`
-    expect(await rows(two, claim, [sub])).toEqual([])
+    const claim = `select id, note from pullgate.claim(array[pullgate.topic_id('meet')], array[$1::uuid], '{1}', '{}', '{}')`
+    expect(await rows(two, claim, [sub])).toEqual([{ id: null, note: 'left' }])
     await one.query('rollback')
     await two.query('begin')
-    expect(await rows(two, claim, [sub])).toEqual([{ id }])
+    expect(await rows(two, claim, [sub])).toEqual([{ id, note: null }])
     const cancel = value(one, 'select pullgate.cancel($1)', [id])
     await waitsForLock(database, one)
     await two.query('commit')

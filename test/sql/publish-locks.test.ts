@@ -1,6 +1,6 @@
 import type pg from 'pg'
 import { beforeAll, beforeEach, describe, expect, test } from 'vitest'
-import { useDatabase } from '../support/database.ts'
+import { useDatabase, waitsForLock } from '../support/database.ts'
 import {
   byLease,
   claim,
@@ -66,7 +66,11 @@ describe.each(levels)("a publisher's open %s transaction", (level) => {
     })
     test('lets time and upkeep pass', async () => {
       expect(await runDue(other)).toMatchObject({ expired: 0 })
-      await rows(other, 'select * from pullgate.backstop(array[pullgate.topic_id($1)])', [topic])
+      await rows(
+        other,
+        `select * from pullgate.look(array[pullgate.topic_id($1)], '{}', '{}', null, 100, true)`,
+        [topic],
+      )
       await rows(other, 'select pullgate.upkeep()')
       await rows(other, 'select * from pullgate.snapshot_jobs(0)')
     })
@@ -103,4 +107,17 @@ test('publishers that were first at the same time share one lane', async () => {
   ).toEqual([{ count: '3', lanes: '1' }])
   const subscription = await subscribe(other, 'first')
   expect((await claim(other, 'first', subscription, 10)).length).toBe(3)
+  await publish(other, 'first')
+  expect((await claim(other, 'first', subscription, 10)).length).toBe(1)
+})
+
+test('a delayed publish has its transaction id before it reads anything', async () => {
+  await open.query('begin; lock table pullgate.lane')
+  const waiting = publish(other, 'clock', { delay: '1 second' })
+  await waitsForLock(database, other)
+  const { processID } = other as pg.Client & { processID: number }
+  const began = 'select backend_xid is not null from pg_stat_activity where pid = $1'
+  expect(await value<boolean>(open, began, [processID])).toBe(true)
+  await open.query('rollback')
+  await waiting
 })

@@ -35,20 +35,24 @@ const bothPublish = {
   [`publish_many(text,text[],${manyOptions})`]: ['gateway', 'publisher'],
 }
 const gatewayOnly = [
-  'backstop(bigint[])',
+  'advance_marks(bigint[],bigint[],bigint[],timestamp with time zone,bigint,xid8,timestamp with time zone,xid8[])',
+  'arm(uuid,bigint[])',
   'cancel(bigint,text)',
-  'claim(bigint,uuid[],integer[])',
+  'claim(bigint[],uuid[],integer[],bigint[],bigint[])',
   'complete(bigint,text)',
   'confirm(bigint[],uuid[])',
+  'disarm(uuid,bigint[])',
   'digest(text)',
   'doubt(bigint[],uuid[])',
   'fail(bigint,text)',
   'give_back(bigint[],uuid[])',
   'heartbeat(bigint,uuid,integer,text)',
+  'look(bigint[],bigint[],bigint[],timestamp with time zone,integer,boolean)',
   'read_job(bigint)',
   'read_subscriptions(uuid)',
+  'reseat(bigint[],bigint,bigint)',
   'retry(bigint)',
-  'run_due(integer)',
+  'run_due(integer,timestamp with time zone)',
   'settle_complete(bigint,uuid,text)',
   'settle_completes(bigint[],uuid[],text[])',
   'settle_fail(bigint,uuid,text,boolean,double precision)',
@@ -89,9 +93,9 @@ describe('every function', () => {
         or exists (select from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a where a.grantee = 0))`
     expect(await rows(owner, sql)).toEqual([])
   })
-  test('pins its search path, pg_temp last', async () => {
+  test('pins its search path, pg_temp last, unless its names were bound when it was created', async () => {
     const sql = `select p.oid::regprocedure::text, p.proconfig from pg_proc p
-      where p.pronamespace = 'pullgate'::regnamespace
+      where p.pronamespace = 'pullgate'::regnamespace and p.prosqlbody is null
         and not coalesce('search_path=pg_catalog, pg_temp' = any (p.proconfig), false)`
     expect(await rows(owner, sql)).toEqual([])
   })
@@ -150,7 +154,7 @@ describe('a publisher', () => {
     expect(await value(publisher, inserted)).toMatch(/^\d+$/)
   })
   test.each([
-    `select pullgate.claim(1, '{}', '{}')`,
+    `select pullgate.claim('{}', '{}', '{}', '{}', '{}')`,
     'select pullgate.cancel(1)',
     `select pullgate.subscribe('{a}', null, 'auto', 60, null)`,
     'select * from pullgate.job',
@@ -181,7 +185,10 @@ describe('a gateway', () => {
     await rows(gateway, `select pullgate.retry($1)`, [other])
     await rows(gateway, `select pullgate.cancel($1, 'no')`, [other])
     await jobs.runDue(gateway)
-    await rows(gateway, `select * from pullgate.backstop(array[pullgate.topic_id('gate')])`)
+    await rows(
+      gateway,
+      `select * from pullgate.look(array[pullgate.topic_id('gate')], '{}', '{}', null, 100, false)`,
+    )
     await rows(gateway, 'select * from pullgate.touch_subscriptions($1)', [[subscription]])
     await rows(gateway, 'select * from pullgate.read_subscriptions()')
     expect(await row(gateway, 'select * from pullgate.read_job($1)', [other])).toMatchObject({

@@ -31,6 +31,7 @@ beforeAll(async () => {
     else heard.push(payload)
   })
   await listener.query('listen pullgate_wake')
+  await arm('a', 'b', 'quiet', 'back', 'later', 'calm')
 })
 
 /** Everything notified so far has been heard: notifications keep their order. */
@@ -47,7 +48,15 @@ async function wakes(topic: string, work: () => Promise<unknown>): Promise<strin
   await work()
   await mark()
   const id = await value(session, 'select pullgate.topic_id($1)', [topic])
-  return heard.map((payload) => (payload === id ? topic : payload))
+  return heard.map((payload) => payload.replace(id, topic))
+}
+
+/** As for a gateway whose pulls wait for the topics. */
+async function arm(...topics: string[]): Promise<void> {
+  await database.query(
+    'select pullgate.arm(gen_random_uuid(), array(select pullgate.topic_id(t) from unnest($1::text[]) as t))',
+    [topics],
+  )
 }
 
 async function inTransaction(end: string, work: () => Promise<unknown>): Promise<void> {
@@ -101,14 +110,14 @@ describe('publishing', () => {
     expect(await wakes('a', () => publish(session, 'a', { dedupe_key: 'k' }))).toEqual([])
   })
   test('notifies of a job due within 2 s as due, of a later one not at all', async () => {
-    expect(await wakes('a', () => publish(session, 'a', { delay: '1.9 s' }))).toEqual(['due'])
+    expect(await wakes('a', () => publish(session, 'a', { delay: '1.9 s' }))).toEqual(['due:a'])
     expect(await wakes('a', () => publish(session, 'a', { delay: '3 s' }))).toEqual([])
     const mixed = async () => {
       await publish(session, 'a', { delay: '1 s' })
       await publish(session, 'a')
       await publish(session, 'a', { delay: '1 s' })
     }
-    expect((await wakes('a', () => inTransaction('commit', mixed))).sort()).toEqual(['a', 'due'])
+    expect((await wakes('a', () => inTransaction('commit', mixed))).sort()).toEqual(['a', 'due:a'])
   })
 })
 
@@ -156,7 +165,7 @@ describe('a job that comes back', () => {
   })
   test('later says due if that is within 2 s', async () => {
     const job = await runningJob(session, 'later')
-    expect(await wakes('later', () => release(session, job, 1))).toEqual(['due'])
+    expect(await wakes('later', () => release(session, job, 1))).toEqual(['due:later'])
     await rows(session, `update pullgate.job set due_at = clock_timestamp() where id = $1`, [job.id])
     expect(await wakes('later', () => runDue(session))).toContain('later')
     const again = await claimOne(session, 'later', await subscribe(session, 'later'))

@@ -1,13 +1,14 @@
 import { createDispatcher } from '../../src/dispatch/dispatcher.ts'
+import type { ClaimReport } from '../../src/dispatch/arming.ts'
 import type { Dispatcher } from '../../src/dispatch/dispatcher.ts'
 import { createWaiter } from '../../src/dispatch/waiter.ts'
 import type { Answer, Waiter } from '../../src/dispatch/waiter.ts'
 import type { GatewayEvent } from '../../src/domain/events.ts'
 import type { Held } from '../../src/domain/ports.ts'
-import type { Subscription } from '../../src/domain/types.ts'
+import type { Subscription, TopicId } from '../../src/domain/types.ts'
 import { createFakeClock, idle } from './fake-clock.ts'
 import type { FakeClock } from './fake-clock.ts'
-import { createFakeJobStore } from './fake-job-store.ts'
+import { createFakeJobStore, noMarks } from './fake-job-store.ts'
 import type { FakeJobStore } from './fake-job-store.ts'
 
 /** A pull as the dispatcher sees it, with what it was answered. */
@@ -25,6 +26,10 @@ export type DispatchWorld = {
   readonly events: GatewayEvent[]
   /** Ids of the jobs that were given back. */
   readonly givenBack: string[]
+  /** Topics of which arming says that a job to come will kick them. */
+  readonly covered: Set<TopicId>
+  /** What arming was told of claims. */
+  readonly claims: [TopicId, ClaimReport][]
   /** Parks a pull. */
   pull(subscription: Subscription, options?: { waitMs?: number; max?: number }): Probe
 }
@@ -57,9 +62,18 @@ export function createDispatchWorld(seed = 1): DispatchWorld {
   const events: GatewayEvent[] = []
   const givenBack: string[] = []
   const deliveries = { giveBack: (jobs: readonly Held[]) => void givenBack.push(...jobs.map(({ id }) => id)) }
-  const dispatcher = createDispatcher({ store, deliveries, clock, emit: (event) => void events.push(event) })
+  const covered = new Set<TopicId>()
+  const claims: [TopicId, ClaimReport][] = []
+  const dispatcher = createDispatcher({
+    ...{ store, deliveries, clock, marks: noMarks },
+    arming: {
+      claimed: (topic, report) => void claims.push([topic, report]),
+      covers: (topic) => covered.has(topic),
+    },
+    emit: (event) => void events.push(event),
+  })
   return {
-    ...{ clock, store, dispatcher, events, givenBack },
+    ...{ clock, store, dispatcher, events, givenBack, covered, claims },
     pull(subscription, { waitMs = 10_000, max = 1 } = {}) {
       const made = probe(subscription, max)
       dispatcher.park(made.waiter, waitMs)

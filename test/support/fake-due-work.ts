@@ -1,15 +1,15 @@
 import { createDueWork } from '../../src/dispatch/due-work.ts'
 import type { GatewayEvent } from '../../src/domain/events.ts'
-import type { BackstopResult, DueResult } from '../../src/domain/ports.ts'
+import type { DueResult, LookResult } from '../../src/domain/ports.ts'
 import { createFakeClock, idle } from './fake-clock.ts'
-import { createFakeJobStore } from './fake-job-store.ts'
+import { createFakeWatchStore, noMarks } from './fake-job-store.ts'
 
 export const backstopMs = 1_000
 
 /** The work that time makes, over a fake clock, store and dispatcher. */
 export function createDueWorld(options: { random?: number; parked?: number } = {}) {
   const clock = createFakeClock({ random: () => options.random ?? 0 })
-  const store = createFakeJobStore()
+  const store = createFakeWatchStore()
   const events: GatewayEvent[] = []
   const kicks: string[] = []
   const ended: string[] = []
@@ -20,11 +20,12 @@ export function createDueWorld(options: { random?: number; parked?: number } = {
     endSubscriptions: (ids: readonly string[]) => (ended.push(...ids), Promise.resolve()),
   }
   const emit = (event: GatewayEvent) => void events.push(event)
-  const work = createDueWork({ store, dispatcher, clock, emit, backstopMs })
+  const work = createDueWork({ store, marks: noMarks, dispatcher, clock, emit, backstopMs })
 
   /** Answers the look that is under way. */
-  async function see(result: Partial<BackstopResult> = {}) {
-    store.backstop.next().resolve({ readyTopics: [], ended: [], dueInMs: null, ...result })
+  async function see(result: Partial<LookResult> = {}) {
+    const seen = { readyTopics: [], ended: [], dueInMs: null, fence: null, horizon: 0n }
+    store.look.next().resolve({ ...seen, ...result })
     await idle()
   }
   async function due(result: Partial<DueResult> = {}) {

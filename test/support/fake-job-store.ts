@@ -1,4 +1,4 @@
-import type { BackstopResult, Claim, DueResult, Held, JobStore, Slot } from '../../src/domain/ports.ts'
+import type { Claim, Held, JobStore, Slot, WatchStore } from '../../src/domain/ports.ts'
 import type { ClaimedJob, Subscription, TopicId } from '../../src/domain/types.ts'
 
 /** A function whose every call is answered by the test. */
@@ -51,13 +51,39 @@ export type ClaimCall = {
 
 type Reports = FakeCall<[jobs: readonly Held[]], number>
 
+/** Each function of a store, with every call answered by the test. */
+type Faked<Store> = {
+  readonly [Name in keyof Store]: Store[Name] extends (...args: infer Args) => Promise<infer Result>
+    ? FakeCall<Args, Result>
+    : never
+}
+
+export type FakeWatchStore = Faked<WatchStore>
+
+export function createFakeWatchStore(): FakeWatchStore {
+  return {
+    runDue: fakeCall(),
+    look: fakeCall(),
+    arm: fakeCall(),
+    disarm: fakeCall(),
+    advanceMarks: fakeCall(),
+    reseat: fakeCall(),
+  }
+}
+
+/** Where no claim is to leave anything out. */
+export const noMarks = {
+  dueAfter: null,
+  of: () => ({ lanes: [], marks: [] }),
+  claimed: () => undefined,
+  forget: () => undefined,
+}
+
 export type FakeJobStore = JobStore & {
   readonly claim: FakeCall<Parameters<JobStore['claim']>, Claim>
   readonly giveBack: Reports
   readonly confirm: Reports
   readonly doubt: Reports
-  readonly runDue: FakeCall<[limit: number], DueResult>
-  readonly backstop: FakeCall<[topics: readonly TopicId[]], BackstopResult>
   /** The oldest claim without an answer, or that of the topic. */
   nextClaim(topic?: TopicId): ClaimCall
 }
@@ -69,8 +95,6 @@ export function createFakeJobStore(): FakeJobStore {
     giveBack: fakeCall(),
     confirm: fakeCall(),
     doubt: fakeCall(),
-    runDue: fakeCall(),
-    backstop: fakeCall(),
     nextClaim(wanted) {
       const call = claim.open.find(({ args: [topic] }) => wanted === undefined || topic.id === wanted)
       if (call === undefined) throw new Error(`no claim of ${wanted ?? 'any topic'} is under way`)

@@ -6,7 +6,7 @@ describe('the backstop', () => {
   test('asks about the topics that have waiters, and kicks those that have jobs', async () => {
     const { work, store, see, kicks, ended } = createDueWorld()
     work.start()
-    expect(store.backstop.next().args).toEqual([['a', 'b']])
+    expect(store.look.next().args[0]).toMatchObject({ topics: ['a', 'b'], readyMs: 100, fence: false })
     await see({ readyTopics: ['b'], ended: ['s'] })
     expect(kicks).toEqual(['b backstop'])
     expect(ended).toEqual(['s'])
@@ -22,9 +22,9 @@ describe('the backstop', () => {
     work.start()
     await see()
     await advance(ms - 2)
-    expect(store.backstop.total()).toBe(1)
+    expect(store.look.total()).toBe(1)
     await advance(2)
-    expect(store.backstop.total()).toBe(2)
+    expect(store.look.total()).toBe(2)
   })
 
   test('comes within its interval also for a pull that came when nobody waited', async () => {
@@ -34,7 +34,7 @@ describe('the backstop', () => {
     await advance(100)
     dispatcher.parked = 1
     await advance(1_100)
-    expect(store.backstop.total()).toBe(2)
+    expect(store.look.total()).toBe(2)
   })
 
   test('never runs twice at once, and looks again when asked meanwhile, once', async () => {
@@ -42,23 +42,23 @@ describe('the backstop', () => {
     work.start()
     work.lookAhead()
     work.lookAhead()
-    expect(store.backstop.total()).toBe(1)
+    expect(store.look.total()).toBe(1)
     await see()
-    expect(store.backstop.total()).toBe(2)
+    expect(store.look.total()).toBe(2)
     await see()
-    expect(store.backstop.total()).toBe(2)
+    expect(store.look.total()).toBe(2)
   })
 
   test('that fails comes again at its interval, not at once', async () => {
     const { work, store, clock, events, advance } = createDueWorld()
     work.start()
     const error = new Error('no database')
-    store.backstop.next().reject(error)
+    store.look.next().reject(error)
     await idle()
     expect(events).toEqual([{ type: 'upkeep failed', task: 'backstop', error }])
     expect(clock.timers()).toEqual([backstopMs])
     await advance(backstopMs)
-    expect(store.backstop.total()).toBe(2)
+    expect(store.look.total()).toBe(2)
   })
 })
 
@@ -78,7 +78,7 @@ describe('stop', () => {
     clock.advance(60_000)
     work.lookAhead()
     await idle()
-    expect([store.runDue.total(), store.backstop.total()]).toEqual([1, 2])
+    expect([store.runDue.total(), store.look.total()]).toEqual([1, 2])
     expect(kicks).toEqual(['a due'])
   })
 

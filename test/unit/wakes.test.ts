@@ -1,13 +1,14 @@
 import { describe, expect, test } from 'vitest'
 import { createWakes } from '../../src/dispatch/wakes.ts'
 
-function setUp(kicked: 'woke' | 'idle' = 'woke') {
+function setUp(kicked: 'woke' | 'idle' = 'woke', polled = false) {
   const calls: unknown[][] = []
   const record =
     (name: string) =>
     (...args: unknown[]) =>
       void calls.push([name, ...args])
   const results: string[] = []
+  const heard: string[] = []
   const wakes = createWakes({
     dispatcher: {
       kick: (...args) => (calls.push(['kick', ...args]), kicked),
@@ -15,11 +16,17 @@ function setUp(kicked: 'woke' | 'idle' = 'woke') {
     },
     dueWork: { lookAhead: record('lookAhead') },
     directory: { forget: record('forget') },
+    arming: {
+      notified: (topic) => (heard.push(topic), !polled),
+      listening: record('listening'),
+      deaf: record('deaf'),
+    },
+    marks: { forget: record('forget marks') },
     emit: (event) => {
       if (event.type === 'notification') results.push(event.result)
     },
   })
-  return { calls, results, wakes }
+  return { calls, results, heard, wakes }
 }
 
 const id = '0193a7f0-0000-7000-8000-00000000000a'
@@ -29,12 +36,25 @@ describe('a notification', () => {
     { payload: '42', calls: [['kick', '42', 'notification']] },
     { payload: '-42', calls: [['kick', '-42', 'notification']] },
     { payload: '9223372036854775807', calls: [['kick', '9223372036854775807', 'notification']] },
-    { payload: 'due', calls: [['lookAhead']] },
+    { payload: 'due:-42', calls: [['lookAhead']] },
   ])('$payload wakes', ({ payload, calls }) => {
     const world = setUp()
     world.wakes.notified(payload)
     expect(world.calls).toEqual(calls)
     expect(world.results).toEqual(['woke'])
+  })
+
+  test.each(['-42', 'due:-42'])('%s counts in its topic', (payload) => {
+    const { wakes, heard } = setUp()
+    wakes.notified(payload)
+    expect(heard).toEqual(['-42'])
+  })
+
+  test('of a topic that is polled kicks nothing', () => {
+    const { wakes, calls, results } = setUp('woke', true)
+    wakes.notified('42')
+    expect(calls).toEqual([])
+    expect(results).toEqual(['idle'])
   })
 
   test('of a topic without pulls is idle', () => {
@@ -66,7 +86,17 @@ describe('a notification', () => {
       '9'.repeat(21),
       '9'.repeat(8_000),
     ],
-    ...['Due', 'due ', 'ended', 'ended:', `ended:${id} `, `ended:${id}0`, `ended:${id.toUpperCase()}`],
+    ...[
+      'due',
+      'Due:1',
+      'due:',
+      'due:1 ',
+      'ended',
+      'ended:',
+      `ended:${id} `,
+      `ended:${id}0`,
+      `ended:${id.toUpperCase()}`,
+    ],
     ...[
       `ended:${id}\n`,
       `x ended:${id}`,
@@ -87,5 +117,5 @@ describe('a notification', () => {
 test('a resync looks at every topic, and ahead', () => {
   const { wakes, calls } = setUp()
   wakes.resync()
-  expect(calls).toEqual([['kickAll', 'resync'], ['lookAhead']])
+  expect(calls).toEqual([['forget marks'], ['listening'], ['kickAll', 'resync'], ['lookAhead']])
 })

@@ -1,0 +1,128 @@
+-- Low-water marks: where claims and looks begin, so that they do not walk what is behind them.
+--
+-- While any transaction of the cluster stays open, index entries of claimed jobs cannot be removed, and every look at
+-- the head of a lane reads all of them: 10-row claims fell from 643/s to 198/s within 24 s. So each gateway keeps a mark
+-- per lane, below which no ready job is or will be, and an instant before which nothing falls due.
+--
+-- A mark at the highest claimed seq would strand jobs of transactions that commit late. A safe one: read the last
+-- seq drawn, `upto`, then draw a fresh transaction id, `fence`. A job draws its seq after its transaction's id
+-- (job_take_xid, job_becomes_ready), so whoever drew a seq up to `upto` has an id below the fence. Once all of those
+-- have ended, what is visible is all there will ever be up to `upto`, and the mark may go to just before the lowest
+-- ready seq that is visible. A job that a claim has locked is visible as ready until that claim commits.
+--
+-- The same holds for time: what is to fall due gets its instant after its transaction's id, or seconds ahead.
+
+-- Applies the pair (p_upto, p_fence, p_at) that an earlier call drew, if all transactions below the fence but
+-- p_left_out have ended, and draws the next one; else returns the same pair again.
+--   p_topics            whose lanes to look at; p_lanes, p_marks: where their marks stand
+--   p_left_out          transactions that run for long: what they leave behind is found by pullgate.reseat
+--   passed              whether the pair was applied: then `topics`, `lanes` and `marks`, side by side, hold the marks,
+--                       and due_after the instant up to which nothing is due
+--   running             transactions that still run, of those below the fence and those left out
+-- Locks nothing.
+create or replace function pullgate.advance_marks(
+  p_topics bigint[],
+  p_lanes bigint[],
+  p_marks bigint[],
+  p_due_after timestamptz,
+  p_upto bigint,
+  p_fence xid8,
+  p_at timestamptz,
+  p_left_out xid8[],
+  out passed boolean,
+  out topics bigint[],
+  out lanes bigint[],
+  out marks bigint[],
+  out due_after timestamptz,
+  out upto bigint,
+  out fence xid8,
+  out at timestamptz,
+  out running xid8[]
+)
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  v_snapshot pg_snapshot := pg_current_snapshot();
+  v_after timestamptz := coalesce(p_due_after, '-infinity');
+begin
+  running := array(
+    select x from pg_snapshot_xip(v_snapshot) as x where x < p_fence or x = any (p_left_out));
+  passed := p_fence is not null and running <@ p_left_out;
+  if passed then
+    -- Volatile: this sees all that had ended in the snapshot above.
+    select array_agg(l.topic_id), array_agg(l.id), array_agg(greatest(l.mark, least(p_upto, head.seq - 1)))
+      into topics, lanes, marks
+      from (
+        select distinct t.topic_id, t.id, coalesce(p_marks[array_position(p_lanes, t.id)], 0) as mark
+          from pullgate.lane_twin t where t.topic_id = any (p_topics)
+      ) l
+      left join lateral (
+        select j.seq from pullgate.job j
+          where j.lane_id = l.id and j.state = 'ready' and j.seq > l.mark
+          order by j.seq limit 1
+      ) head on true;
+    -- Five seconds back: for the time between a clock's reading and the drawing of an id, and for a clock set back.
+    select greatest(v_after, least(p_at - interval '5 seconds', min(d.at) - interval '1 microsecond'))
+      into due_after
+      from (
+        (select j.due_at as at from pullgate.job j
+          where j.state = 'scheduled' and j.due_at > v_after and j.due_at <= p_at order by j.due_at limit 1)
+        union all
+        (select j.lease_check_at from pullgate.job j
+          where j.lease_check_at > v_after and j.lease_check_at <= p_at order by j.lease_check_at limit 1)
+        union all
+        (select j.expires_at from pullgate.job j
+          where j.expires_at is not null and j.state in ('scheduled', 'ready')
+            and j.expires_at > v_after and j.expires_at <= p_at
+          order by j.expires_at limit 1)
+      ) d;
+  end if;
+  if passed or p_fence is null then
+    at := clock_timestamp();
+    select case when s.is_called then s.last_value else 0 end into upto from pullgate.job_seq s;
+    fence := pg_current_xact_id();
+  else
+    upto := p_upto;
+    fence := p_fence;
+    at := p_at;
+  end if;
+end
+$$;
+
+-- Gives ready jobs of these lanes with a seq in (p_from, p_upto] a new one, in the returned twin, which is served
+-- first: what a transaction that had been left out of the fence leaves behind, once it has ended. Returns their topics.
+-- Locks: those jobs, in the order of their ids. It waits for a claim that holds one: skipped, it might go back to where
+-- no claim looks any more.
+create or replace function pullgate.reseat(p_lanes bigint[], p_from bigint, p_upto bigint)
+returns bigint[]
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  v_ids bigint[];
+  v_topics bigint[];
+begin
+  perform pg_current_xact_id();
+  v_ids := array(
+    select j.id from pullgate.job j
+      where j.lane_id = any (p_lanes) and j.state = 'ready' and j.seq > p_from and j.seq <= p_upto
+      order by j.id
+      for update);
+  with seated as (
+    update pullgate.job j set seq = s.seq, lane_id = j.lane_id | 1
+      from (
+        select i.id, nextval('pullgate.job_seq') as seq
+          from (select r.id from pullgate.job r where r.id = any (v_ids) and r.state = 'ready' order by r.seq) i
+      ) s
+      where j.id = s.id
+      returning j.topic_id
+  )
+  select array_agg(distinct s.topic_id) into v_topics from seated s;
+  return coalesce(v_topics, '{}');
+end
+$$;

@@ -1,0 +1,186 @@
+import type { Clock, Timer } from '../domain/clock.ts'
+import { asError } from '../domain/errors.ts'
+import type { Emit } from '../domain/events.ts'
+import type { WatchStore } from '../domain/ports.ts'
+import type { TopicId, WakeCause } from '../domain/types.ts'
+import type { ArmedTopic, DueHints } from './armed-topic.ts'
+import { createFence } from './fence.ts'
+import type { Marks } from './marks.ts'
+import { createPolling } from './polling.ts'
+import { createRegistry } from './registry.ts'
+
+export type ClaimReport = {
+  readonly startedAt: number
+  readonly jobs: number
+  readonly result: 'full' | 'short' | 'left'
+  /** Whether pulls still wait for the topic. */
+  readonly waiting: boolean
+}
+
+/**
+ * Which topics publishers notify for. A topic is *armed* when a claim for pulls that go on waiting came back short;
+ * *fenced* once nothing can be left that was published in silence before (src/dispatch/fence.ts); *quiet* while besides
+ * every notification since has been followed by a claim that came back short. A busy topic is polled instead
+ * (src/dispatch/polling.ts).
+ */
+export type Arming = {
+  claimed(topic: TopicId, report: ClaimReport): void
+  /** False: the topic is polled, and need not be kicked. */
+  notified(topic: TopicId): boolean
+  /** Whether a job that becomes ready will kick the topic by itself, and none is ready: a pull may wait without a claim. */
+  covers(topic: TopicId): boolean
+  /** Notifications are heard from now on: what was armed before counts for nothing. */
+  listening(): void
+  /** Notifications are not heard any more. */
+  deaf(): void
+  readonly armed: number
+  readonly polled: number
+  stop(): Promise<void>
+}
+
+// An arm is kept for a while when nobody waits: a registry row written at every edge would bloat what publishers read.
+const keepMs = 2_000
+const sweepMs = 1_000
+
+export function createArming(options: {
+  readonly store: Pick<WatchStore, 'arm' | 'disarm' | 'look'>
+  /** Names this gateway's rows in the registry; another one at each start. */
+  readonly gateway: string
+  readonly marks: Pick<Marks, 'of' | 'dueAfter'>
+  readonly clock: Clock
+  readonly emit: Emit
+  readonly kick: (topic: TopicId, cause: WakeCause) => void
+  readonly isWaitedFor: (topic: TopicId) => boolean
+  readonly dueWork: DueHints
+}): Arming {
+  const { store, gateway, marks, clock, emit, kick, isWaitedFor, dueWork } = options
+  const topics = new Map<TopicId, ArmedTopic>()
+  let hearing = false
+  let sweep: Timer | undefined
+
+  const failed = (task: string) => (cause: unknown) =>
+    emit({ type: 'upkeep failed', task, error: asError(cause) })
+  const fence = createFence({
+    ...{ store, marks, clock, kick, isWaitedFor, dueWork },
+    topics,
+    onError: failed('fence'),
+  })
+  const registry = createRegistry({
+    ...{ store, gateway, clock, topics },
+    onLapsed: fence.probe,
+    onError: failed('arming'),
+  })
+  const polling = createPolling({
+    clock,
+    kick: (topic) => kick(topic, 'tick'),
+    async look(ids) {
+      const { dueAfter } = marks
+      const query = { topics: ids, marks: marks.of(ids), dueAfter, readyMs: 0, fence: false }
+      const { readyTopics, dueInMs } = await store.look(query)
+      if (dueInMs !== null) dueWork.saw(dueInMs)
+      return readyTopics
+    },
+    isWaitedFor,
+    lookAhead: dueWork.lookAhead,
+    onError: failed('polling'),
+  })
+
+  function claimed(id: TopicId, { startedAt, jobs, result, waiting }: ClaimReport): void {
+    if (!hearing) return
+    if (polling.isHot(id)) {
+      polling.claimed(id, { jobs, short: result !== 'full', ms: clock.now() - startedAt })
+      return
+    }
+    const topic = topics.get(id)
+    if (result === 'full') {
+      if (topic !== undefined) topic.quiet = false
+      return
+    }
+    if (!waiting) return
+    if (topic === undefined) {
+      arm(id)
+      return
+    }
+    if (topic.armedAt === undefined) return
+    if (result === 'left' && topic.fenced) {
+      topic.fenced = false
+      fence.probe()
+    } else if (!topic.fenced) fence.resume()
+    topic.quiet = topic.fenced && topic.notifiedAt < startedAt
+  }
+
+  function arm(id: TopicId): void {
+    topics.set(id, {
+      id,
+      armedAt: undefined,
+      fence: undefined,
+      fenced: false,
+      quiet: false,
+      notifiedAt: -Infinity,
+      lonelySince: undefined,
+    })
+    registry.arm(id)
+    sweep ??= clock.after(sweepMs, tidy)
+  }
+
+  function release(id: TopicId): void {
+    topics.delete(id)
+    registry.disarm(id)
+  }
+
+  function tidy(): void {
+    sweep = undefined
+    const now = clock.now()
+    for (const topic of topics.values()) {
+      topic.lonelySince = isWaitedFor(topic.id) ? undefined : (topic.lonelySince ?? now)
+      if (topic.lonelySince !== undefined && now - topic.lonelySince >= keepMs) release(topic.id)
+    }
+    registry.renew()
+    if (topics.size > 0) sweep = clock.after(sweepMs, tidy)
+  }
+
+  function forget(): void {
+    topics.clear()
+    registry.reset()
+    polling.reset()
+  }
+
+  return {
+    claimed,
+    notified(id) {
+      const topic = topics.get(id)
+      if (topic !== undefined) {
+        topic.notifiedAt = clock.now()
+        topic.quiet = false
+      }
+      if (!polling.spend() && topic !== undefined && isWaitedFor(id)) {
+        release(id)
+        polling.heat(id)
+      }
+      return !polling.isHot(id)
+    },
+    covers: (id) => topics.get(id)?.quiet === true || polling.isDry(id),
+    listening() {
+      forget()
+      hearing = true
+    },
+    deaf() {
+      forget()
+      hearing = false
+    },
+    get armed() {
+      return topics.size
+    },
+    get polled() {
+      return polling.hot
+    },
+    async stop() {
+      hearing = false
+      sweep?.cancel()
+      fence.stop()
+      polling.reset()
+      for (const id of [...topics.keys()]) release(id)
+      await registry.settled()
+    },
+  }
+}

@@ -1,0 +1,170 @@
+import type { Clock, Timer } from '../domain/clock.ts'
+import { asError } from '../domain/errors.ts'
+import type { Emit } from '../domain/events.ts'
+import type { AdvanceResult, LaneMarks, Pair, WatchStore } from '../domain/ports.ts'
+import type { TopicId } from '../domain/types.ts'
+
+/**
+ * Low-water marks: where this gateway's claims and looks begin, so that they do not walk what is behind them. The
+ * argument for their safety is in sql/functions/marks.sql. Losing a mark costs one walk, never a job.
+ */
+export type Marks = {
+  of(topics: readonly TopicId[]): LaneMarks
+  /** Nothing falls due up to this instant. */
+  readonly dueAfter: string | null
+  claimed(topic: TopicId, jobs: number): void
+  /** The server may be another one, whose sequence and transaction ids stand elsewhere. */
+  forget(): void
+  stop(): void
+}
+
+// One pair of numbers serves all lanes; a lane with fewer dead entries than jobsMin is walked faster than asked about.
+const intervalMs = 100
+const jobsMin = 100
+const retryMs = 1_000
+// A transaction that holds the marks back for longer is left out, and what it leaves behind is seated anew.
+const longMs = 1_000
+const leftOutMax = 16
+const topicsMax = 10_000
+const topicsPerStatement = 500
+// Seqs per statement that seats anew: it reads the index entries of as many jobs, a few milliseconds of work.
+const reseatWindow = 20_000n
+
+const none: LaneMarks = { lanes: [], marks: [] }
+
+export function createMarks(options: {
+  readonly store: Pick<WatchStore, 'advanceMarks' | 'reseat'>
+  readonly clock: Clock
+  readonly emit: Emit
+  readonly onReseated: (topics: readonly TopicId[]) => void
+}): Marks {
+  const { store, clock, emit, onReseated } = options
+  const byTopic = new Map<TopicId, Map<string, string>>()
+  const dirty = new Set<TopicId>()
+  const leftOut = new Map<bigint, { readonly from: bigint; readonly dueAfter: string | null }>()
+  let dueAfter: string | null = null
+  let pair: { readonly drawn: Pair; readonly since: number } | null = null
+  let passedUpto = 0n
+  let claimedJobs = 0
+  let reseatFrom: bigint | undefined
+  let timer: Timer | undefined
+  let advancing = false
+  let stopped = false
+  let epoch = 0
+
+  function of(topics: readonly TopicId[]): LaneMarks {
+    if (byTopic.size === 0) return none
+    const all = topics.flatMap((topic) => [...(byTopic.get(topic) ?? [])])
+    return { lanes: all.map(([lane]) => lane), marks: all.map(([, mark]) => mark) }
+  }
+
+  function schedule(ms: number): void {
+    if (stopped || advancing || timer !== undefined) return
+    timer = clock.after(ms, () => {
+      timer = undefined
+      void advance()
+    })
+  }
+
+  async function advance(): Promise<void> {
+    advancing = true
+    const begun = epoch
+    let pauseMs = intervalMs
+    try {
+      const topics = [...dirty].slice(0, topicsPerStatement)
+      const result = await store.advanceMarks({
+        topics,
+        marks: of(topics),
+        dueAfter,
+        pair: pair?.drawn ?? null,
+        leftOut: [...leftOut.keys()],
+      })
+      if (begun === epoch) apply(topics, result)
+      await reseat(begun)
+    } catch (error) {
+      emit({ type: 'upkeep failed', task: 'marks', error: asError(error) })
+      pauseMs = retryMs
+    }
+    advancing = false
+    if (claimedJobs >= jobsMin || leftOut.size > 0 || reseatFrom !== undefined) schedule(pauseMs)
+  }
+
+  function apply(topics: readonly TopicId[], { passed, pair: drawn, running }: AdvanceResult): void {
+    if (drawn.upto < passedUpto) {
+      // A sequence only goes back on another server: a standby that was promoted, a restored backup.
+      forget()
+      return
+    }
+    const now = clock.now()
+    for (const [id, { from, dueAfter: dueBefore }] of leftOut) {
+      if (running.includes(id)) continue
+      leftOut.delete(id)
+      if (reseatFrom === undefined || from < reseatFrom) {
+        reseatFrom = from
+        dueAfter = dueBefore
+      }
+    }
+    if (passed !== null) {
+      keep(passed)
+      passedUpto = pair?.drawn.upto ?? passedUpto
+      for (const topic of topics) dirty.delete(topic)
+      claimedJobs = 0
+    } else if (pair !== null && now - pair.since > longMs) {
+      for (const id of running) {
+        if (leftOut.size < leftOutMax && !leftOut.has(id)) leftOut.set(id, { from: passedUpto, dueAfter })
+      }
+    }
+    if (passed !== null || pair === null) pair = { drawn, since: now }
+  }
+
+  function keep({ topics, lanes, marks, dueAfter: upTo }: NonNullable<AdvanceResult['passed']>): void {
+    // A writer that was left out and has just ended may have left something to fall due.
+    if (reseatFrom === undefined) dueAfter = upTo
+    topics.forEach((topic, index) => {
+      const own = byTopic.get(topic) ?? new Map<string, string>()
+      own.set(lanes[index] ?? '', marks[index] ?? '0')
+      const [oldest] = byTopic.keys()
+      if (byTopic.size >= topicsMax && !byTopic.has(topic) && oldest !== undefined) byTopic.delete(oldest)
+      byTopic.set(topic, own)
+    })
+  }
+
+  /** In windows, so that no statement reads more than so many index entries. */
+  async function reseat(begun: number): Promise<void> {
+    while (reseatFrom !== undefined && begun === epoch && !stopped) {
+      const from: bigint = reseatFrom
+      const lanes = [...byTopic.values()].flatMap((own) => [...own.keys()])
+      const upto = from + reseatWindow < passedUpto ? from + reseatWindow : passedUpto
+      if (lanes.length > 0 && upto > from) onReseated(await store.reseat(lanes, from, upto))
+      // A further writer may have ended meanwhile, whose range begins lower.
+      if (begun === epoch) reseatFrom = upto < passedUpto ? upto : undefined
+    }
+  }
+
+  function forget(): void {
+    epoch += 1
+    byTopic.clear()
+    leftOut.clear()
+    dueAfter = null
+    pair = null
+    passedUpto = 0n
+    reseatFrom = undefined
+  }
+
+  return {
+    of,
+    get dueAfter() {
+      return dueAfter
+    },
+    claimed(topic, jobs) {
+      dirty.add(topic)
+      claimedJobs += jobs
+      if (claimedJobs >= jobsMin) schedule(intervalMs)
+    },
+    forget,
+    stop() {
+      stopped = true
+      timer?.cancel()
+    },
+  }
+}
