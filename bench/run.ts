@@ -54,7 +54,9 @@ execFileSync('npm', ['run', '--silent', 'build'], {
   stdio: 'inherit',
 })
 const rig = await startRig()
-process.once('SIGINT', () => void rig.close().finally(() => process.exit(130)))
+for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  process.once(signal, () => void rig.close().finally(() => process.exit(1)))
+}
 const rows: Row[] = []
 try {
   for (const target of chosen) {
