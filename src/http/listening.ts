@@ -1,6 +1,8 @@
 import { createServer } from 'node:http'
-import type { RequestListener } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
+import { Exchange } from './exchange.ts'
+
+export type OnExchange = (exchange: Exchange) => void
 
 export type HttpServer = {
   /** Resolves to the URL once the port is open; rejects with what to do if it cannot be. */
@@ -13,23 +15,24 @@ const sweepMs = 50
 
 /** `isHeld` keeps a connection open during `close` although no answer is under way on it. */
 export function createHttpServer(
-  onRequest: RequestListener,
+  onExchange: OnExchange,
   keepAliveMs: number,
   isHeld: (socket: Socket) => boolean = () => false,
 ): HttpServer {
   // Answers under way per connection. To Node a connection is idle once its answer was ended, written or not.
   const answers = new Map<Socket, number>()
+  function answered(this: Exchange): void {
+    const { socket } = this.req
+    const left = answers.get(socket)
+    if (left !== undefined) answers.set(socket, left - 1)
+  }
   // TCP probes find executors that vanished without a word.
   const server = createServer(
-    { keepAlive: true, keepAliveInitialDelay: 15_000, noDelay: true },
-    (req, res) => {
-      const { socket } = req
+    { keepAlive: true, keepAliveInitialDelay: 15_000, noDelay: true, ServerResponse: Exchange },
+    ({ socket }, exchange) => {
       answers.set(socket, (answers.get(socket) ?? 0) + 1)
-      res.once('close', () => {
-        const left = answers.get(socket)
-        if (left !== undefined) answers.set(socket, left - 1)
-      })
-      onRequest(req, res)
+      exchange.on('close', answered)
+      onExchange(exchange)
     },
   )
   server.keepAliveTimeout = keepAliveMs
