@@ -1,20 +1,25 @@
+import { randomUUID } from 'node:crypto'
 import { ServerResponse } from 'node:http'
 import type { IncomingMessage, OutgoingHttpHeaders } from 'node:http'
-import type { Waiter } from '../dispatch/waiter.ts'
 
 /**
  * A request and its response: Node's response, which knows its request, and what the gateway notes of the two. As
  * fields of one object, since tens of thousands of them are parked. No methods: express swaps the prototype.
  */
 export class Exchange extends ServerResponse {
-  /** X-Request-Id of the answer, and in the log. */
-  id = ''
+  /** The client's X-Request-Id, or one of ours once it was needed: `idOf` reads it. */
+  id: string | undefined = undefined
   /** Milliseconds of the clock. */
   arrivedAt = 0
   /** The template of the route that serves it: a path would be a label without bounds. */
   route = 'none'
-  /** The pull that is parked on it. */
-  waiter: Waiter | undefined = undefined
+  /** What is held on it and has to hear of its end. A listener more would cost each parked pull 200 bytes. */
+  held: { closed(): void } | undefined = undefined
+}
+
+/** The id of the request in its answer and in the log. Made late: while parked one would cost 480 bytes. */
+export function idOf(exchange: Exchange): string {
+  return (exchange.id ??= randomUUID())
 }
 
 /** A header's value; of one that came several times all, joined as Node does. */
@@ -39,7 +44,7 @@ export function writeHead(
   text: string,
 ): void {
   exchange.writeHead(status, {
-    'X-Request-Id': exchange.id,
+    'X-Request-Id': idOf(exchange),
     'Cache-Control': 'no-store',
     ...(type === undefined ? undefined : { 'Content-Type': type, 'Content-Length': Buffer.byteLength(text) }),
     ...headers,

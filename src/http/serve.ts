@@ -1,7 +1,7 @@
 import { asError, GatewayError } from '../domain/errors.ts'
 import type { Emit } from '../domain/events.ts'
 import { hasBody, readJson } from './body.ts'
-import { isOpen, jsonType, sendEmpty, sendText } from './exchange.ts'
+import { idOf, isOpen, jsonType, sendEmpty, sendText } from './exchange.ts'
 import type { Exchange } from './exchange.ts'
 import { asGatewayError, sendProblem } from './problem.ts'
 import type { Params, Reply, Route } from './route.ts'
@@ -18,7 +18,7 @@ export function createServe({ emit, bodyMaxBytes }: { emit: Emit; bodyMaxBytes: 
   function failure(exchange: Exchange, thrown: unknown): void {
     const error = pathError(thrown) ?? asGatewayError(thrown)
     if (error.code === 'internal') {
-      emit({ type: 'request failed', route: exchange.route, id: exchange.id, error: asError(thrown) })
+      emit({ type: 'request failed', route: exchange.route, id: idOf(exchange), error: asError(thrown) })
     }
     sendProblem(exchange, error)
   }

@@ -1,15 +1,14 @@
-import { randomUUID } from 'node:crypto'
 import { GatewayError } from '../domain/errors.ts'
 import type { Clock } from '../domain/clock.ts'
 import type { Emit } from '../domain/events.ts'
 import { addAdminRoutes, addRoutes, createExpress, finish } from './express-routes.ts'
 import type { AdminSources } from './express-routes.ts'
-import { headerOf } from './exchange.ts'
+import { headerOf, idOf } from './exchange.ts'
 import type { Exchange } from './exchange.ts'
 import { createHotRoutes } from './hot-routes.ts'
 import { openApi } from './openapi.ts'
 import { createHttpServer } from './listening.ts'
-import type { HttpServer, OnExchange } from './listening.ts'
+import type { ExchangeHandlers, HttpServer } from './listening.ts'
 import type { Route } from './route.ts'
 import { jobRoutes } from './routes/jobs.ts'
 import { pullRoute } from './routes/pull.ts'
@@ -45,14 +44,14 @@ export function createApi(services: Services, options: ServerOptions, withAdmin:
   finish(app, serve)
 
   const hotRoute = createHotRoutes(routes)
-  const onExchange = received(clock, emit, serve.failure, (exchange) => {
+  const handlers = forAll(clock, emit, serve.failure, (exchange) => {
     const { req } = exchange
     handOver.requestOn(req.socket)
     const match = hotRoute(req.method ?? '', req.url ?? '')
     if (match === undefined) app(req, exchange)
     else void serve.route(match.route, exchange, match.params, match.query)
   })
-  return createHttpServer(onExchange, options.keepAliveMs, handOver.awaitsEvidence)
+  return createHttpServer(handlers, options.keepAliveMs, handOver.awaitsEvidence)
 }
 
 /** Health and metrics on a port of their own. */
@@ -64,34 +63,35 @@ export function createAdmin(
   const app = createExpress()
   addAdminRoutes(app, options.admin)
   finish(app, serve)
-  const onExchange = received(clock, emit, serve.failure, (exchange) => void app(exchange.req, exchange))
-  return createHttpServer(onExchange, options.keepAliveMs)
+  const handlers = forAll(clock, emit, serve.failure, (exchange) => void app(exchange.req, exchange))
+  return createHttpServer(handlers, options.keepAliveMs)
 }
 
 /** What is done for every request, whatever it is: an id, an event at its end, no page of another origin. */
-function received(
+function forAll(
   clock: Clock,
   emit: Emit,
   refuse: (exchange: Exchange, error: GatewayError) => void,
-  next: OnExchange,
-): OnExchange {
-  // One function for all: of listeners that close over their requests, each parked pull would keep one.
-  function ended(this: Exchange): void {
-    const { route, req, statusCode: status, id } = this
-    const seconds = (clock.now() - this.arrivedAt) / 1000
-    emit({ type: 'request', route, method: req.method ?? '', status, seconds, id })
-  }
-  return (exchange) => {
-    const { req } = exchange
-    const given = headerOf(req, 'x-request-id')
-    exchange.arrivedAt = clock.now()
-    exchange.id = given !== undefined && /^[\w.:-]{1,100}$/.test(given) ? given : randomUUID()
-    exchange.on('close', ended)
-    // A POST without a body needs no preflight: any page that a person on this machine opens could send it.
-    if (isForeign(req.headers.origin, req.headers.host)) {
-      const detail = 'executors and tools send no Origin header'
-      refuse(exchange, new GatewayError('foreign-origin', { detail }))
-    } else next(exchange)
+  serve: (exchange: Exchange) => void,
+): ExchangeHandlers {
+  return {
+    received(exchange) {
+      const { req } = exchange
+      const given = headerOf(req, 'x-request-id')
+      if (given !== undefined && /^[\w.:-]{1,100}$/.test(given)) exchange.id = given
+      exchange.arrivedAt = clock.now()
+      // A POST without a body needs no preflight: any page that a person on this machine opens could send it.
+      if (isForeign(req.headers.origin, req.headers.host)) {
+        const detail = 'executors and tools send no Origin header'
+        refuse(exchange, new GatewayError('foreign-origin', { detail }))
+      } else serve(exchange)
+    },
+    closed(exchange) {
+      const { req, route, statusCode: status, arrivedAt } = exchange
+      const seconds = (clock.now() - arrivedAt) / 1000
+      emit({ type: 'request', route, method: req.method ?? '', status, seconds, id: idOf(exchange) })
+      exchange.held?.closed()
+    },
   }
 }
 

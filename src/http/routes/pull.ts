@@ -15,35 +15,36 @@ import type { Services } from '../services.ts'
 import { waitOf } from '../wait.ts'
 import { hasSettles, settleAll } from './piggyback.ts'
 import { createPullAnswers } from './pull-answers.ts'
-import type { Pull, PullAnswers } from './pull-answers.ts'
+import type { Pull } from './pull-answers.ts'
 
 /** Up to a tenth of the wait is taken off, so that a fleet that was parked at once does not come back at once. */
 const jitterPart = 0.1
-
-/** What of a pull is kept while it is parked. */
-class ParkedPull extends Waiter {
-  readonly pull: Pull
-  readonly answers: PullAnswers
-
-  constructor(pull: Pull, subscription: Subscription, answers: PullAnswers) {
-    super(subscription, pull.max)
-    this.pull = pull
-    this.answers = answers
-  }
-
-  override isLive(): boolean {
-    return isReachable(this.pull.exchange)
-  }
-
-  override answer(answer: Answer): void {
-    this.answers.respond(this.pull, this.subscription, answer)
-  }
-}
 
 /** PATCH /subscriptions/{id}: settle, admit, park, answer. */
 export function pullRoute(services: Services): Route {
   const { directory, dispatcher, clock } = services
   const answers = createPullAnswers(services)
+
+  class ParkedPull extends Waiter {
+    readonly pull: Pull
+
+    constructor(pull: Pull, subscription: Subscription) {
+      super(subscription, pull.max)
+      this.pull = pull
+    }
+
+    override isLive(): boolean {
+      return isReachable(this.pull.exchange)
+    }
+
+    override answer(answer: Answer): void {
+      answers.respond(this.pull, this.subscription, answer)
+    }
+
+    closed(): void {
+      if (dispatcher.leave(this)) answers.abort(this.pull)
+    }
+  }
 
   /** Throws unless the pull may be parked. Settles were committed before, so nothing of them is refused here. */
   function admit({ id, maxParked }: Subscription): void {
@@ -72,19 +73,12 @@ export function pullRoute(services: Services): Route {
       answers.abort(pull)
       return
     }
-    const waiter = new ParkedPull(pull, subscription, answers)
-    exchange.waiter = waiter
-    exchange.on('close', left)
+    const waiter = new ParkedPull(pull, subscription)
+    exchange.held = waiter
     const waitMs = waitSeconds * 1000 * (1 - clock.random() * jitterPart)
     // The wait counts from arrival, what was done since included.
     const leftMs = waitSeconds === 0 ? 0 : Math.max(1, waitMs - (clock.now() - exchange.arrivedAt))
     dispatcher.park(waiter, leftMs)
-  }
-
-  // One function for all: each would keep its own for as long as it is parked.
-  function left(this: Exchange): void {
-    const { waiter } = this
-    if (waiter instanceof ParkedPull && dispatcher.leave(waiter)) answers.abort(waiter.pull)
   }
 
   return defineRoute({
