@@ -53,24 +53,27 @@ function isJsonType(header = ''): boolean {
   )
 }
 
-/** What is over the limit is read off and dropped: a client that is still sending would not see the refusal. */
+/**
+ * What is over the limit is read off and dropped: a client that is still sending would not see the refusal. Nothing is
+ * left on the request, with which a pull may be parked: the listeners would take 0.6 KB of its 9.
+ */
 function readBytes(req: IncomingMessage, limitBytes: number): Promise<Buffer> {
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = []
     let length = 0
-    req.on('data', (chunk: Buffer) => {
+    const take = (chunk: Buffer) => {
       length += chunk.length
       if (length <= limitBytes) chunks.push(chunk)
       else chunks.length = 0
-    })
-    req.on('end', () => {
+    }
+    const end = () => {
+      req.off('data', take).off('end', end).off('close', cutOff)
       if (length > limitBytes) reject(tooLarge(limitBytes))
       else resolve(Buffer.concat(chunks, length))
-    })
-    req.on('close', () => {
-      if (req.readableEnded) return
+    }
+    const cutOff = () =>
       reject(new GatewayError('invalid-request', { detail: 'the body ended before its Content-Length' }))
-    })
+    req.on('data', take).on('end', end).on('close', cutOff)
   })
 }
 

@@ -76,7 +76,8 @@ function markRoute(path: string): RequestHandler {
   }
 }
 
-export function finish(app: Express, serve: Serve): void {
+/** To be added last: 404, and the answer to what was thrown. */
+export function refuseTheRest(app: Express, serve: Serve): void {
   app.use(() => {
     throw new GatewayError('route-not-found', { detail: 'see /openapi.json for what there is' })
   })

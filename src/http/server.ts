@@ -1,7 +1,7 @@
 import { GatewayError } from '../domain/errors.ts'
 import type { Clock } from '../domain/clock.ts'
 import type { Emit } from '../domain/events.ts'
-import { addAdminRoutes, addRoutes, createExpress, finish } from './express-routes.ts'
+import { addAdminRoutes, addRoutes, createExpress, refuseTheRest } from './express-routes.ts'
 import type { AdminSources } from './express-routes.ts'
 import { headerOf, idOf } from './exchange.ts'
 import type { Exchange } from './exchange.ts'
@@ -41,16 +41,22 @@ export function createApi(services: Services, options: ServerOptions, withAdmin:
   const app = createExpress()
   if (withAdmin) addAdminRoutes(app, options.admin)
   addRoutes(app, routes, serve, JSON.stringify(openApi(routes, options.version)))
-  finish(app, serve)
+  refuseTheRest(app, serve)
 
   const hotRoute = createHotRoutes(routes)
-  const handlers = forAll(clock, emit, serve.failure, (exchange) => {
+  const { received, closed } = forAll(clock, emit, serve.failure, (exchange) => {
     const { req } = exchange
-    handOver.requestOn(req.socket)
     const match = hotRoute(req.method ?? '', req.url ?? '')
     if (match === undefined) app(req, exchange)
     else void serve.route(match.route, exchange, match.params, match.query)
   })
+  const handlers: ExchangeHandlers = {
+    received(exchange) {
+      handOver.requestOn(exchange.req.socket)
+      received(exchange)
+    },
+    closed,
+  }
   return createHttpServer(handlers, options.keepAliveMs, handOver.awaitsEvidence)
 }
 
@@ -62,7 +68,7 @@ export function createAdmin(
   const serve = createServe({ emit, bodyMaxBytes: options.bodyMaxBytes })
   const app = createExpress()
   addAdminRoutes(app, options.admin)
-  finish(app, serve)
+  refuseTheRest(app, serve)
   const handlers = forAll(clock, emit, serve.failure, (exchange) => void app(exchange.req, exchange))
   return createHttpServer(handlers, options.keepAliveMs)
 }
