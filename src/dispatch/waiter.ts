@@ -12,39 +12,32 @@ export type Answer =
 /** Those whose wait ends within the same few milliseconds. */
 export type Bucket = { readonly waiters: Set<Waiter>; readonly close: () => void }
 
-/** A parked pull: a plain record, so that thousands of them cost little. */
-export type Waiter = {
+/** A parked pull. A class, so that thousands of them share what they do and each costs its fields only. */
+export abstract class Waiter {
   readonly subscription: Subscription
   /** How many jobs it takes at most. */
   readonly max: number
-  /** Whether an answer can still reach the client. Asked again right before jobs are handed out. */
-  readonly isLive: () => boolean
-  /** Called at most once, by the dispatcher: it has left the queues by then. */
-  readonly answer: (answer: Answer) => void
   /** The topic whose claim counts on this waiter; another topic's claim leaves it alone meanwhile. */
-  reservedBy: TopicId | undefined
+  reservedBy: TopicId | undefined = undefined
   /** Topics that were woken while it was reserved elsewhere, and have not claimed for it since. */
-  passedOver: Set<TopicId> | undefined
-  parked: boolean
+  passedOver: Set<TopicId> | undefined = undefined
+  parked = false
   /** A claim has come back for it before: a later one that fails is no answer. */
-  tried: boolean
+  tried = false
   /** Its subscription has ended. */
-  ended: boolean
+  ended = false
   /** Where its wait ends; undefined once it has, or if it wants one try. */
-  deadline: Bucket | undefined
+  deadline: Bucket | undefined = undefined
   /** Topics whose next short claim is the waiter's last; when none is left it is answered empty. */
-  lastTries: Set<TopicId> | undefined
-}
+  lastTries: Set<TopicId> | undefined = undefined
 
-export function createWaiter(request: Pick<Waiter, 'subscription' | 'max' | 'isLive' | 'answer'>): Waiter {
-  return {
-    ...request,
-    reservedBy: undefined,
-    passedOver: undefined,
-    parked: false,
-    tried: false,
-    ended: false,
-    deadline: undefined,
-    lastTries: undefined,
+  constructor(subscription: Subscription, max: number) {
+    this.subscription = subscription
+    this.max = max
   }
+
+  /** Whether an answer can still reach the client. Asked again right before jobs are handed out. */
+  abstract isLive(): boolean
+  /** Called at most once, by the dispatcher: it has left the queues by then. */
+  abstract answer(answer: Answer): void
 }

@@ -1,4 +1,4 @@
-import type { Response } from 'express'
+import type { ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import type { Clock } from '../domain/clock.ts'
 import type { Emit } from '../domain/events.ts'
@@ -6,14 +6,14 @@ import type { Deliveries } from '../dispatch/deliveries.ts'
 import type { ClaimedJob } from '../domain/types.ts'
 
 /** Whether an answer written now could reach the client. A response behind another on its connection has no socket. */
-export function isReachable(res: Response): boolean {
+export function isReachable(res: ServerResponse): boolean {
   const { socket } = res
   return !res.destroyed && socket !== null && !socket.destroyed && socket.writable
 }
 
 /** Writes claimed jobs to their executor and finds out whether they got there. */
 export type HandOver = {
-  write(res: Response, payload: string, hold: Hold): void
+  write(res: ServerResponse, payload: string, hold: Hold): void
   /** A further request has come on the socket: whoever sent it had read the answer before. */
   requestOn(socket: Socket): void
   /** Whether an automatic acknowledgement on the socket waits for its evidence: closing it would destroy that. */

@@ -1,7 +1,8 @@
-import type { Response } from 'express'
 import { z } from 'zod'
 import { errorTable, GatewayError } from '../domain/errors.ts'
 import type { ErrorCode } from '../domain/errors.ts'
+import { isOpen, sendText } from './exchange.ts'
+import type { Exchange } from './exchange.ts'
 
 /** RFC 9457. `code` is stable; `errors` names the fields of a request that is not valid. */
 export const problemSchema = z
@@ -40,13 +41,15 @@ export function problemHeaders(error: GatewayError): Record<string, string> {
   }
 }
 
-export function sendProblem(res: Response, error: GatewayError, extra: Record<string, unknown> = {}): void {
-  if (res.headersSent || res.destroyed) return
-  res
-    .status(error.status)
-    .set(problemHeaders(error))
-    .type('application/problem+json')
-    .send(JSON.stringify({ ...problemOf(error), ...extra }))
+/** Answers with the problem, unless an answer has begun or nobody is there to read it. */
+export function sendProblem(
+  exchange: Exchange,
+  error: GatewayError,
+  extra: Record<string, unknown> = {},
+): void {
+  if (!isOpen(exchange)) return
+  const text = JSON.stringify({ ...problemOf(error), ...extra })
+  sendText(exchange, error.status, 'application/problem+json; charset=utf-8', text, problemHeaders(error))
 }
 
 /** Errors that are not ours say nothing to the client. */

@@ -1,11 +1,13 @@
-import type { Request, RequestHandler, Response } from 'express'
 import type { z } from 'zod'
 import { GatewayError } from '../domain/errors.ts'
 import type { FieldError } from '../domain/errors.ts'
-import { jsonBody } from './body.ts'
+import type { Json } from './body.ts'
+import type { Exchange } from './exchange.ts'
 
 type Schema = z.ZodType
 type Out<S> = S extends Schema ? z.output<S> : undefined
+
+export type Params = Readonly<Record<string, string>>
 
 export type Reply = {
   readonly status: number
@@ -16,9 +18,8 @@ export type Reply = {
 }
 
 export type Context<Query, Body> = {
-  readonly req: Request
-  readonly res: Response
-  readonly params: Readonly<Record<string, string>>
+  readonly exchange: Exchange
+  readonly params: Params
   readonly query: Query
   readonly body: Body
   /** The body as it came, '' without one. */
@@ -26,25 +27,36 @@ export type Context<Query, Body> = {
 }
 
 /**
- * A route as data: what express serves and what /openapi.json says of it are the same object. A handler returns its
- * reply, or undefined when it answers in its own time.
+ * A route as data: what is served, by whichever matcher, and what /openapi.json says of it are the same object. A
+ * handler returns its reply, or undefined when it answers in its own time.
  */
 export type Route = {
   readonly method: 'get' | 'post' | 'patch' | 'delete'
   /** Parameters in braces. */
   readonly path: string
+  /** Once or twice per job: matched ahead of express (hot-routes.ts). */
+  readonly hot: boolean
   readonly summary: string
   readonly query: Schema
   readonly body?: Schema | undefined
   /** The body may be left out; then the schema's defaults count. */
   readonly bodyOptional: boolean
   readonly responses: Readonly<Record<number, { readonly description: string; readonly schema?: Schema }>>
-  readonly handle: RequestHandler
+  /** Validates what came, then has it handled. Rejects with `invalid-request` or what the handler throws. */
+  readonly handle: (exchange: Exchange, came: Came) => Promise<Reply | undefined>
+}
+
+/** What came with a request, not validated. */
+export type Came = {
+  readonly params: Params
+  readonly query: unknown
+  readonly json: Json | undefined
 }
 
 type Definition<Query extends Schema, Body extends Schema | undefined> = {
   readonly method: Route['method']
   readonly path: string
+  readonly hot?: boolean
   readonly summary: string
   readonly query: Query
   readonly body?: Body
@@ -56,39 +68,29 @@ type Definition<Query extends Schema, Body extends Schema | undefined> = {
 export function defineRoute<Query extends Schema, Body extends Schema | undefined = undefined>(
   definition: Definition<Query, Body>,
 ): Route {
-  const { query, body, bodyOptional = false, handle } = definition
+  const { method, path, query: querySchema, body: bodySchema, bodyOptional = false, handle } = definition
+  const bodyOf = (json: Json | undefined): unknown => {
+    if (bodySchema === undefined) {
+      if (json === undefined) return undefined
+      throw new GatewayError('invalid-request', { detail: `${method.toUpperCase()} ${path} takes no body` })
+    }
+    if (json !== undefined) return validate(bodySchema, 'body', json.value)
+    if (bodyOptional) return validate(bodySchema, 'body', {})
+    throw new GatewayError('invalid-request', { detail: 'send a JSON object as the body' })
+  }
   return {
     ...definition,
+    hot: definition.hot ?? false,
     bodyOptional,
-    handle: async (req, res) => {
-      const json = jsonBody(req)
-      if (json !== undefined && body === undefined) {
-        throw new GatewayError('invalid-request', { detail: `${req.method} ${req.path} takes no body` })
-      }
-      if (json === undefined && body !== undefined && !bodyOptional) {
-        throw new GatewayError('invalid-request', { detail: 'send a JSON object as the body' })
-      }
-      const reply = await handle({
-        req,
-        res,
-        params: req.params as Record<string, string>,
-        query: validate(query, 'query', req.query) as Out<Query>,
-        body: (body === undefined
-          ? undefined
-          : validate(body, 'body', json === undefined ? {} : json.value)) as Out<Body>,
+    handle: (exchange, { params, query, json }) =>
+      handle({
+        exchange,
+        params,
+        query: validate(querySchema, 'query', query) as Out<Query>,
+        body: bodyOf(json) as Out<Body>,
         bodyText: json?.text ?? '',
-      })
-      if (reply !== undefined) send(res, reply)
-    },
+      }),
   }
-}
-
-function send(res: Response, { status, body, text, headers = {} }: Reply): void {
-  if (res.destroyed) return
-  res.status(status).set(headers)
-  const payload = text ?? (body === undefined ? undefined : JSON.stringify(body))
-  if (payload === undefined) res.end()
-  else res.type('json').send(payload)
 }
 
 /** Throws `invalid-request`, naming every field that is wrong. zod's messages quote no values. */

@@ -1,27 +1,21 @@
-import { randomUUID } from 'node:crypto'
-import type { RequestListener } from 'node:http'
-import express from 'express'
-import type { ErrorRequestHandler, Express, RequestHandler } from 'express'
-import { asError, GatewayError } from '../domain/errors.ts'
+import { GatewayError } from '../domain/errors.ts'
 import type { Clock } from '../domain/clock.ts'
 import type { Emit } from '../domain/events.ts'
-import { bodyError, bodyReader } from './body.ts'
+import { addAdminRoutes, addRoutes, createExpress, refuseTheRest } from './express-routes.ts'
+import type { AdminSources } from './express-routes.ts'
+import { headerOf, idOf } from './exchange.ts'
+import type { Exchange } from './exchange.ts'
+import { createHotRoutes } from './hot-routes.ts'
 import { openApi } from './openapi.ts'
 import { createHttpServer } from './listening.ts'
-import type { HttpServer } from './listening.ts'
-import { sendProblem, asGatewayError } from './problem.ts'
+import type { ExchangeHandlers, HttpServer } from './listening.ts'
 import type { Route } from './route.ts'
 import { jobRoutes } from './routes/jobs.ts'
 import { pullRoute } from './routes/pull.ts'
 import { subscriptionRoutes } from './routes/subscriptions.ts'
 import { topicRoutes } from './routes/topics.ts'
+import { createServe } from './serve.ts'
 import type { Services } from './services.ts'
-
-export type AdminSources = {
-  readonly metrics: () => Promise<{ readonly contentType: string; readonly text: string }>
-  /** What keeps the gateway from being ready; empty when it is. */
-  readonly notReady: () => readonly string[]
-}
 
 export type ServerOptions = {
   readonly version: string
@@ -41,132 +35,72 @@ export function apiRoutes(services: Services): Route[] {
 
 /** The public API; with `withAdmin` health and metrics on the same port as well. */
 export function createApi(services: Services, options: ServerOptions, withAdmin: boolean): HttpServer {
+  const { clock, emit, handOver } = services
   const routes = apiRoutes(services)
-  const description = JSON.stringify(openApi(routes, options.version))
-  const app = createExpress(services.clock, services.emit)
+  const serve = createServe({ emit, bodyMaxBytes: options.bodyMaxBytes })
+  const app = createExpress()
   if (withAdmin) addAdminRoutes(app, options.admin)
-  app.get('/openapi.json', (_req, res) => void res.type('json').send(description))
-  app.use(bodyReader(options.bodyMaxBytes))
-  for (const route of routes) app[route.method](expressPath(route.path), markRoute(route.path), route.handle)
-  refuseOtherMethods(app, routes)
-  finish(app, services.emit, options.bodyMaxBytes)
+  addRoutes(app, routes, serve, JSON.stringify(openApi(routes, options.version)))
+  refuseTheRest(app, serve)
 
-  const { handOver } = services
-  const onRequest: RequestListener = (req, res) => {
-    handOver.requestOn(req.socket)
-    app(req, res)
+  const hotRoute = createHotRoutes(routes)
+  const { received, closed } = forAll(clock, emit, serve.failure, (exchange) => {
+    const { req } = exchange
+    const match = hotRoute(req.method ?? '', req.url ?? '')
+    if (match === undefined) app(req, exchange)
+    else void serve.route(match.route, exchange, match.params, match.query)
+  })
+  const handlers: ExchangeHandlers = {
+    received(exchange) {
+      handOver.requestOn(exchange.req.socket)
+      received(exchange)
+    },
+    closed,
   }
-  return createHttpServer(onRequest, options.keepAliveMs, handOver.awaitsEvidence)
+  return createHttpServer(handlers, options.keepAliveMs, handOver.awaitsEvidence)
 }
 
 /** Health and metrics on a port of their own. */
-export function createAdmin(services: Pick<Services, 'clock' | 'emit'>, options: ServerOptions): HttpServer {
-  const app = createExpress(services.clock, services.emit)
+export function createAdmin(
+  { clock, emit }: Pick<Services, 'clock' | 'emit'>,
+  options: ServerOptions,
+): HttpServer {
+  const serve = createServe({ emit, bodyMaxBytes: options.bodyMaxBytes })
+  const app = createExpress()
   addAdminRoutes(app, options.admin)
-  finish(app, services.emit, options.bodyMaxBytes)
-  return createHttpServer(app, options.keepAliveMs)
+  refuseTheRest(app, serve)
+  const handlers = forAll(clock, emit, serve.failure, (exchange) => void app(exchange.req, exchange))
+  return createHttpServer(handlers, options.keepAliveMs)
 }
 
-function createExpress(clock: Clock, emit: Emit): Express {
-  const app = express()
-  app.disable('x-powered-by')
-  app.disable('etag')
-  app.set('query parser', 'simple')
-  app.use((req, res, next) => {
-    const startedAt = clock.now()
-    const given = req.get('x-request-id')
-    const id = given !== undefined && /^[\w.:-]{1,100}$/.test(given) ? given : randomUUID()
-    res.locals.requestId = id
-    res.setHeader('X-Request-Id', id)
-    res.setHeader('Cache-Control', 'no-store')
-    res.once('close', () => {
-      emit({
-        type: 'request',
-        route: routeOf(res.locals),
-        method: req.method,
-        status: res.statusCode,
-        seconds: (clock.now() - startedAt) / 1000,
-        id,
-      })
-    })
-    // A POST without a body needs no preflight: any page that a person on this machine opens could send it.
-    if (isForeign(req.get('origin'), req.get('host'))) {
-      throw new GatewayError('foreign-origin', { detail: 'executors and tools send no Origin header' })
-    }
-    next()
-  })
-  return app
+/** What is done for every request, whatever it is: an id, an event at its end, no page of another origin. */
+function forAll(
+  clock: Clock,
+  emit: Emit,
+  refuse: (exchange: Exchange, error: GatewayError) => void,
+  serve: (exchange: Exchange) => void,
+): ExchangeHandlers {
+  return {
+    received(exchange) {
+      const { req } = exchange
+      const given = headerOf(req, 'x-request-id')
+      if (given !== undefined && /^[\w.:-]{1,100}$/.test(given)) exchange.id = given
+      exchange.arrivedAt = clock.now()
+      // A POST without a body needs no preflight: any page that a person on this machine opens could send it.
+      if (isForeign(req.headers.origin, req.headers.host)) {
+        const detail = 'executors and tools send no Origin header'
+        refuse(exchange, new GatewayError('foreign-origin', { detail }))
+      } else serve(exchange)
+    },
+    closed(exchange) {
+      const { req, route, statusCode: status, arrivedAt } = exchange
+      const seconds = (clock.now() - arrivedAt) / 1000
+      emit({ type: 'request', route, method: req.method ?? '', status, seconds, id: idOf(exchange) })
+      exchange.held?.closed()
+    },
+  }
 }
 
 function isForeign(origin: string | undefined, host: string | undefined): boolean {
   return origin !== undefined && (!URL.canParse(origin) || new URL(origin).host !== host)
-}
-
-/** Metrics are labelled with the route's template: a path would be a label without bounds. */
-function markRoute(path: string): RequestHandler {
-  return (_req, res, next) => {
-    res.locals.route = path
-    next()
-  }
-}
-
-function routeOf(locals: Record<string, unknown>): string {
-  return typeof locals.route === 'string' ? locals.route : 'none'
-}
-
-const expressPath = (path: string) => path.replaceAll(/\{(\w+)\}/g, ':$1')
-
-function addAdminRoutes(app: Express, admin: AdminSources): void {
-  // Live means that the event loop turns: a database outage must not restart every gateway.
-  app.get('/livez', markRoute('/livez'), (_req, res) => void res.type('text').send('ok\n'))
-  app.get('/readyz', markRoute('/readyz'), (_req, res) => {
-    const reasons = admin.notReady()
-    res
-      .status(reasons.length === 0 ? 200 : 503)
-      .type('text')
-      .send(reasons.length === 0 ? 'ok\n' : `${reasons.join('\n')}\n`)
-  })
-  app.get('/metrics', markRoute('/metrics'), async (_req, res) => {
-    const { contentType, text } = await admin.metrics()
-    res.type(contentType).send(text)
-  })
-}
-
-function refuseOtherMethods(app: Express, routes: readonly Route[]): void {
-  const methods = new Map<string, string[]>()
-  for (const { path, method } of routes)
-    methods.set(path, [...(methods.get(path) ?? []), method.toUpperCase()])
-  for (const [path, allowed] of methods) {
-    app.all(expressPath(path), markRoute(path), (req) => {
-      const Allow = allowed.join(', ')
-      throw new GatewayError('method-not-allowed', {
-        detail: `${req.method} is not among ${Allow}`,
-        headers: { Allow },
-      })
-    })
-  }
-}
-
-function finish(app: Express, emit: Emit, bodyMaxBytes: number): void {
-  app.use(() => {
-    throw new GatewayError('route-not-found', { detail: 'see /openapi.json for what there is' })
-  })
-  const onError: ErrorRequestHandler = (thrown: unknown, _req, res, _next) => {
-    const error = bodyError(thrown, bodyMaxBytes) ?? pathError(thrown) ?? asGatewayError(thrown)
-    if (error.code === 'internal') {
-      emit({
-        type: 'request failed',
-        route: routeOf(res.locals),
-        id: String(res.locals.requestId),
-        error: asError(thrown),
-      })
-    }
-    sendProblem(res, error)
-  }
-  app.use(onError)
-}
-
-/** A path that cannot be percent-decoded. */
-function pathError(error: unknown): GatewayError | undefined {
-  return error instanceof URIError ? new GatewayError('route-not-found') : undefined
 }

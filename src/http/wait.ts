@@ -1,5 +1,3 @@
-import type { Request } from 'express'
-
 export type WaitLimits = { readonly defaultSeconds: number; readonly maxSeconds: number }
 
 /**
@@ -8,12 +6,12 @@ export type WaitLimits = { readonly defaultSeconds: number; readonly maxSeconds:
  * Preference-Applied, if Prefer counted.
  */
 export function waitOf(
-  req: Pick<Request, 'get'>,
+  prefer: string | undefined,
   asked: number | undefined,
   limits: WaitLimits,
 ): { readonly seconds: number; readonly applied?: string } {
   if (asked !== undefined) return { seconds: Math.min(asked, limits.maxSeconds) }
-  const preferred = preferredWait(req.get('prefer'))
+  const preferred = preferredWait(prefer)
   if (preferred === undefined) return { seconds: Math.min(limits.defaultSeconds, limits.maxSeconds) }
   const seconds = Math.min(preferred, limits.maxSeconds)
   return { seconds, applied: `wait=${seconds}` }

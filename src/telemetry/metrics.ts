@@ -1,6 +1,7 @@
-import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client'
+import { collectDefaultMetrics, Gauge, Registry } from 'prom-client'
 import type { GatewayEvent } from '../domain/events.ts'
 import { pullOutcomes, wakeCauses } from '../domain/types.ts'
+import { createCounter, createHistogram } from './meters.ts'
 
 /** What a scrape reads that is state rather than an event. Nothing here may ask the database. */
 export type MetricSources = {
@@ -43,13 +44,13 @@ export function createMetrics(sources: MetricSources): Metrics {
   collectDefaultMetrics({ register: registry, prefix: 'pullgate_' })
 
   const counter = <L extends string>(name: string, help: string, labelNames: readonly L[] = []) =>
-    new Counter({ name: `pullgate_${name}`, help, labelNames: [...labelNames], registers })
+    createCounter(registry, { name: `pullgate_${name}`, help, labelNames })
   const histogram = <L extends string>(
     name: string,
     help: string,
     buckets: number[],
     labelNames: readonly L[] = [],
-  ) => new Histogram({ name: `pullgate_${name}`, help, buckets, labelNames: [...labelNames], registers })
+  ) => createHistogram(registry, { name: `pullgate_${name}`, help, labelNames }, buckets)
   const gauge = (name: string, help: string, read: () => number) =>
     new Gauge({
       name: `pullgate_${name}`,
@@ -225,28 +226,28 @@ export function createMetrics(sources: MetricSources): Metrics {
         pulls.inc({ outcome: event.outcome })
         return pullWait.observe({ outcome: event.outcome }, event.waitSeconds)
       case 'response written':
-        return wakeToResponse.observe(event.wakeSeconds)
+        return wakeToResponse.observe({}, event.wakeSeconds)
       case 'delivery':
         return deliveries.inc({ outcome: event.outcome.replace(' ', '_') }, event.jobs)
       case 'delivery report failed':
-        return reportsDropped.inc(event.dropped)
+        return reportsDropped.inc({}, event.dropped)
       case 'settle':
         return settles.inc({ verb: event.verb, status: event.status })
       case 'heartbeat':
         return heartbeats.inc({ status: event.status })
       case 'published':
-        return published.inc(event.jobs)
+        return published.inc({}, event.jobs)
       case 'due':
-        promoted.inc(event.promoted)
-        expired.inc(event.expired)
+        promoted.inc({}, event.promoted)
+        expired.inc({}, event.expired)
         for (const [state, jobs] of Object.entries(event.leasesLost)) leasesLost.inc({ state }, jobs)
         return
       case 'notification':
         return notifications.inc({ result: event.result })
       case 'listener lost':
-        return reconnects.inc()
+        return reconnects.inc({})
       case 'listener heartbeat':
-        return roundTrip.observe(event.seconds)
+        return roundTrip.observe({}, event.seconds)
       case 'database error':
         return databaseErrors.inc({
           class: event.sqlState === 'other' ? 'other' : event.sqlState.slice(0, 2),

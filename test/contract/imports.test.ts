@@ -70,7 +70,7 @@ const packageOf = (name: string) =>
 test('there is something to look at', () => {
   expect(files.length).toBeGreaterThan(30)
   expect(imports.map(said)).toContain('src/app.ts → src/db/database.ts')
-  expect(imports.map(said)).toContain('src/http/body.ts → express')
+  expect(imports.map(said)).toContain('src/http/express-routes.ts → express')
   for (const { to } of imports.filter(isOurs)) expect(files).toContain(to)
 })
 

@@ -1,8 +1,8 @@
 import { createDispatcher } from '../../src/dispatch/dispatcher.ts'
 import type { ClaimReport } from '../../src/dispatch/arming.ts'
 import type { Dispatcher } from '../../src/dispatch/dispatcher.ts'
-import { createWaiter } from '../../src/dispatch/waiter.ts'
-import type { Answer, Waiter } from '../../src/dispatch/waiter.ts'
+import { Waiter } from '../../src/dispatch/waiter.ts'
+import type { Answer } from '../../src/dispatch/waiter.ts'
 import type { GatewayEvent } from '../../src/domain/events.ts'
 import type { Held } from '../../src/domain/ports.ts'
 import type { Subscription, TopicId } from '../../src/domain/types.ts'
@@ -40,19 +40,14 @@ export function probe(
   onAnswer: (answer: Answer) => void = () => undefined,
 ): Probe {
   const answers: Answer[] = []
-  const made: Probe = {
-    answers,
-    live: true,
-    waiter: createWaiter({
-      subscription,
-      max,
-      isLive: () => made.live,
-      answer: (answer) => {
-        answers.push(answer)
-        onAnswer(answer)
-      },
-    }),
+  class ProbedWaiter extends Waiter {
+    override isLive = () => made.live
+    override answer = (answer: Answer) => {
+      answers.push(answer)
+      onAnswer(answer)
+    }
   }
+  const made: Probe = { answers, live: true, waiter: new ProbedWaiter(subscription, max) }
   return made
 }
 

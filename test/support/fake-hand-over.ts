@@ -3,7 +3,6 @@ import { createServer } from 'node:http'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { connect } from 'node:net'
 import type { AddressInfo, Socket } from 'node:net'
-import type { Response } from 'express'
 import { afterEach, beforeEach } from 'vitest'
 import type { GatewayEvent } from '../../src/domain/events.ts'
 import { createHandOver } from '../../src/http/hand-over.ts'
@@ -27,11 +26,11 @@ export type HandOverWorld = {
   /** What was reported to the database, as `confirm 1,2`. */
   readonly reported: readonly string[]
   /** A client that has sent so many requests at once, and the last of them as the server has it. */
-  ask(times?: number): Promise<{ client: Socket; res: Response }>
-  requestAt(index: number): Response
+  ask(times?: number): Promise<{ client: Socket; res: ServerResponse }>
+  requestAt(index: number): ServerResponse
   hold(ack: Hold['ack'], ...ids: string[]): Hold
   /** Writes the answer; resolves once the operating system has it and the client has read it. */
-  deliver(client: Socket, res: Response, ack: Hold['ack'], id?: string): Promise<void>
+  deliver(client: Socket, res: ServerResponse, ack: Hold['ack'], id?: string): Promise<void>
   /** Resolves when something has been reported. */
   report(): Promise<void>
 }
@@ -43,10 +42,10 @@ export function useHandOver(): HandOverWorld {
   let reported: string[]
   const happened = new EventEmitter()
   const clients: Socket[] = []
-  const requests: Response[] = []
+  const requests: ServerResponse[] = []
   const server = createServer((req: IncomingMessage, res: ServerResponse) => {
     handOver.requestOn(req.socket)
-    requests.push(res as Response)
+    requests.push(res)
     happened.emit('request')
   })
 
@@ -73,7 +72,7 @@ export function useHandOver(): HandOverWorld {
     await new Promise((resolve) => server.close(resolve))
   })
 
-  function requestAt(index: number): Response {
+  function requestAt(index: number): ServerResponse {
     const res = requests[index]
     if (res === undefined) throw new Error('no such request')
     return res
@@ -116,6 +115,6 @@ export function useHandOver(): HandOverWorld {
 }
 
 /** Resolves when the connection of the response has closed, with an error or without. */
-export function closeOf({ socket }: Response): Promise<void> {
+export function closeOf({ socket }: ServerResponse): Promise<void> {
   return new Promise((resolve) => socket?.once('close', () => resolve()))
 }

@@ -1,32 +1,32 @@
 import { once } from 'node:events'
 import { createServer } from 'node:http'
-import type { IncomingMessage, Server } from 'node:http'
+import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import { connect } from 'node:net'
 import type { AddressInfo } from 'node:net'
 import { text as textOf } from 'node:stream/consumers'
-import express from 'express'
-import type { ErrorRequestHandler } from 'express'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { bodyError, bodyReader, jsonBody } from '../../src/http/body.ts'
+import { hasBody, readJson } from '../../src/http/body.ts'
+import type { GatewayError } from '../../src/domain/errors.ts'
 import { problemHeaders, problemOf, asGatewayError } from '../../src/http/problem.ts'
+import { until } from '../support/http.ts'
 
 const limit = 1_000
 let server: Server
 let port: number
+const failures: GatewayError[] = []
 
 beforeAll(async () => {
-  const app = express()
-  app.use(bodyReader(limit))
-  app.use((req, res) => {
-    const body = jsonBody(req)
-    res.json(body === undefined ? 'no body' : { text: body.text })
-  })
-  const onError: ErrorRequestHandler = (error: unknown, _req, res, _next) => {
-    const known = bodyError(error, limit) ?? asGatewayError(error)
-    res.status(known.status).set(problemHeaders(known)).json(problemOf(known))
+  const answer = async (req: IncomingMessage, res: ServerResponse) => {
+    try {
+      const json = hasBody(req) ? await readJson(req, limit) : undefined
+      res.end(JSON.stringify(json === undefined ? 'no body' : { text: json.text }))
+    } catch (error) {
+      const known = asGatewayError(error)
+      failures.push(known)
+      res.writeHead(known.status, problemHeaders(known)).end(JSON.stringify(problemOf(known)))
+    }
   }
-  app.use(onError)
-  server = createServer((req: IncomingMessage, res) => void app(req, res)).listen(0, '127.0.0.1')
+  server = createServer((req, res) => void answer(req, res)).listen(0, '127.0.0.1')
   await once(server, 'listening')
   ;({ port } = server.address() as AddressInfo)
 })
@@ -163,11 +163,23 @@ describe('the limit', () => {
   })
 })
 
-test('errors that are not of the reader are left to others', () => {
-  expect(bodyError(new Error('x'), limit)).toBeUndefined()
-  expect(bodyError(Object.assign(new Error('x'), { type: 'else' }), limit)).toBeUndefined()
-  expect(bodyError('x', limit)).toBeUndefined()
-  for (const type of ['request.aborted', 'request.size.invalid']) {
-    expect(bodyError(Object.assign(new Error('x'), { type }), limit)?.code).toBe('invalid-request')
-  }
+describe('chunked', () => {
+  test.each([
+    ['0\r\n\r\n', 'no body'],
+    ['1\r\n[\r\n1\r\n]\r\n0\r\n\r\n', '{"text":"[]"}'],
+  ])('%j is %s', async (chunks, answer) => {
+    const socket = connect(port, '127.0.0.1')
+    socket.write('POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n')
+    socket.write(`Transfer-Encoding: chunked\r\n\r\n${chunks}`)
+    expect(await textOf(socket)).toContain(answer)
+  })
+})
+
+test('a body that the connection cuts off ends the wait for it', async () => {
+  failures.length = 0
+  const socket = connect(port, '127.0.0.1')
+  socket.write('POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{')
+  await once(server, 'request')
+  socket.destroy()
+  await until(() => expect(failures.map(({ code }) => code)).toEqual(['invalid-request']))
 })

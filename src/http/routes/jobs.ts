@@ -58,6 +58,7 @@ export function jobRoutes({ settles, queue, emit }: Services): Route[] {
     defineRoute({
       method: 'post',
       path: '/jobs/{id}/heartbeat',
+      hot: true,
       summary: 'Renew the lease, and hear of a cancel; every third of a lease',
       query: noQuery,
       body: heartbeatBody,
@@ -81,6 +82,7 @@ export function jobRoutes({ settles, queue, emit }: Services): Route[] {
     defineRoute({
       method: 'post',
       path: '/jobs/{id}/complete',
+      hot: true,
       summary: 'The job succeeded; the same lease again gives the same answer',
       query: noQuery,
       body: completeBody,
@@ -95,6 +97,7 @@ export function jobRoutes({ settles, queue, emit }: Services): Route[] {
     defineRoute({
       method: 'post',
       path: '/jobs/{id}/fail',
+      hot: true,
       summary: 'The attempt failed; tried again later unless retry is false or no attempt is left',
       query: noQuery,
       body: failBody,
@@ -113,6 +116,7 @@ export function jobRoutes({ settles, queue, emit }: Services): Route[] {
     defineRoute({
       method: 'post',
       path: '/jobs/{id}/release',
+      hot: true,
       summary: 'Give the job back; costs no attempt',
       query: noQuery,
       body: releaseBody,

@@ -1,94 +1,49 @@
 import { once } from 'node:events'
-import type { Request, Response } from 'express'
 import { GatewayError } from '../../domain/errors.ts'
-import type { ClaimedJob, PullOutcome, Subscription } from '../../domain/types.ts'
-import { createWaiter } from '../../dispatch/waiter.ts'
+import type { Subscription } from '../../domain/types.ts'
+import { Waiter } from '../../dispatch/waiter.ts'
 import type { Answer } from '../../dispatch/waiter.ts'
+import { headerOf } from '../exchange.ts'
+import type { Exchange } from '../exchange.ts'
 import { isReachable } from '../hand-over.ts'
 import { ended, found, subscriptionId } from '../lookup.ts'
-import { sendProblem, asGatewayError } from '../problem.ts'
+import { asGatewayError } from '../problem.ts'
 import { defineRoute } from '../route.ts'
 import type { Route } from '../route.ts'
 import { pullBody, pulledBatch, pulledJob, pullQuery } from '../schemas.ts'
-import type { Settled } from '../schemas.ts'
 import type { Services } from '../services.ts'
 import { waitOf } from '../wait.ts'
 import { hasSettles, settleAll } from './piggyback.ts'
+import { createPullAnswers } from './pull-answers.ts'
+import type { Pull } from './pull-answers.ts'
 
 /** Up to a tenth of the wait is taken off, so that a fleet that was parked at once does not come back at once. */
 const jitterPart = 0.1
 
-type Pull = {
-  readonly res: Response
-  readonly arrivedAt: number
-  readonly subscription: string
-  readonly batch: boolean
-  readonly max: number
-  /** Undefined: the body had no settles. */
-  readonly settled: readonly Settled[] | undefined
-  readonly headers: Readonly<Record<string, string>>
-}
-
 /** PATCH /subscriptions/{id}: settle, admit, park, answer. */
 export function pullRoute(services: Services): Route {
-  const { directory, dispatcher, handOver, clock, emit } = services
+  const { directory, dispatcher, clock } = services
+  const answers = createPullAnswers(services)
 
-  function end(pull: Pull, outcome: PullOutcome, jobs = 0): void {
-    const waitSeconds = (clock.now() - pull.arrivedAt) / 1000
-    emit({ type: 'pull ended', outcome, waitSeconds, jobs, subscription: pull.subscription })
-  }
+  class ParkedPull extends Waiter {
+    readonly pull: Pull
 
-  function respond(pull: Pull, subscription: Subscription, answer: Answer): void {
-    switch (answer.kind) {
-      case 'jobs':
-        return respondJobs(pull, subscription, answer.jobs, answer.wokenAt)
-      case 'empty':
-        return respondEmpty(pull, 'empty')
-      case 'draining':
-        pull.res.setHeader('Connection', 'close')
-        return respondEmpty(pull, 'draining')
-      case 'ended':
-        directory.forget([subscription.id])
-        return refuse(pull, ended(), 'ended')
-      case 'error':
-        return refuse(pull, asGatewayError(answer.error), 'error')
+    constructor(pull: Pull, subscription: Subscription) {
+      super(subscription, pull.max)
+      this.pull = pull
     }
-  }
 
-  function respondJobs(
-    pull: Pull,
-    { ack }: Subscription,
-    jobs: readonly ClaimedJob[],
-    wokenAt: number,
-  ): void {
-    const texts = jobs.map((job) => jobText(job, ack))
-    const payload = pull.batch
-      ? `{"jobs":[${texts.join(',')}],${batchTail(pull, jobs.length === pull.max)}}`
-      : (texts[0] ?? '')
-    pull.res.writeHead(200, {
-      ...pull.headers,
-      'Content-Type': 'application/json; charset=utf-8',
-      'Content-Length': Buffer.byteLength(payload),
-    })
-    end(pull, 'jobs', jobs.length)
-    handOver.write(pull.res, payload, { jobs, ack, wokenAt })
-  }
-
-  function respondEmpty(pull: Pull, outcome: PullOutcome): void {
-    end(pull, outcome)
-    if (pull.settled === undefined) {
-      pull.res.writeHead(204, pull.headers).end()
-      return
+    override isLive(): boolean {
+      return isReachable(this.pull.exchange)
     }
-    pull.res
-      .set(pull.headers)
-      .type('json')
-      .send(`{"jobs":[],${batchTail(pull, false)}}`)
-  }
 
-  function refuse(pull: Pull, error: GatewayError, outcome: PullOutcome): void {
-    end(pull, outcome)
-    sendProblem(pull.res, error, pull.settled === undefined ? {} : { settled: pull.settled })
+    override answer(answer: Answer): void {
+      answers.respond(this.pull, this.subscription, answer)
+    }
+
+    closed(): void {
+      if (dispatcher.leave(this)) answers.abort(this.pull)
+    }
   }
 
   /** Throws unless the pull may be parked. Settles were committed before, so nothing of them is refused here. */
@@ -112,30 +67,24 @@ export function pullRoute(services: Services): Route {
   }
 
   function park(pull: Pull, subscription: Subscription, waitSeconds: number): void {
-    const { res, max } = pull
-    if (res.destroyed || res.req.socket.destroyed) {
+    const { exchange } = pull
+    if (exchange.destroyed || exchange.req.socket.destroyed) {
       // Its 'close' has been: nothing would take the waiter out again.
-      end(pull, 'aborted')
+      answers.abort(pull)
       return
     }
-    const waiter = createWaiter({
-      subscription,
-      max,
-      isLive: () => isReachable(res),
-      answer: (answer) => respond(pull, subscription, answer),
-    })
-    res.once('close', () => {
-      if (dispatcher.leave(waiter)) end(pull, 'aborted')
-    })
+    const waiter = new ParkedPull(pull, subscription)
+    exchange.held = waiter
     const waitMs = waitSeconds * 1000 * (1 - clock.random() * jitterPart)
     // The wait counts from arrival, what was done since included.
-    const left = waitSeconds === 0 ? 0 : Math.max(1, waitMs - (clock.now() - pull.arrivedAt))
-    dispatcher.park(waiter, left)
+    const leftMs = waitSeconds === 0 ? 0 : Math.max(1, waitMs - (clock.now() - exchange.arrivedAt))
+    dispatcher.park(waiter, leftMs)
   }
 
   return defineRoute({
     method: 'patch',
     path: '/subscriptions/{id}',
+    hot: true,
     summary:
       'Pull: held open until a job is there or the wait ends. Settles in the body commit first (with ?max)',
     query: pullQuery,
@@ -145,8 +94,7 @@ export function pullRoute(services: Services): Route {
       200: { description: 'A job; with ?max a batch', schema: pulledJob.or(pulledBatch) },
       204: { description: 'The wait ended without a job' },
     },
-    async handle({ req, res, params, query, body, bodyText }) {
-      const arrivedAt = clock.now()
+    async handle({ exchange, params, query, body, bodyText }) {
       const id = subscriptionId(params.id)
       const settling = hasSettles(body)
       if (settling && query.max === undefined) {
@@ -154,26 +102,25 @@ export function pullRoute(services: Services): Route {
         throw new GatewayError('invalid-request', { detail: `max: ${fields[0]?.message ?? ''}`, fields })
       }
       const settled = settling ? await settleAll(services, body, bodyText) : undefined
-      const { seconds, applied } = waitOf(req, query.wait, services.wait)
+      const { seconds, applied } = waitOf(headerOf(exchange.req, 'prefer'), query.wait, services.wait)
       const pull: Pull = {
-        res,
-        arrivedAt,
+        exchange,
         subscription: id,
         batch: query.max !== undefined,
         max: query.max ?? 1,
         settled,
-        headers: applied === undefined ? {} : { 'Preference-Applied': applied },
+        headers: applied === undefined ? undefined : { 'Preference-Applied': applied },
       }
       try {
         const subscription = found(await directory.find(id))
         if (subscription.endedAt !== null) throw ended()
-        await headOfPipeline(req, res)
+        if (exchange.socket === null) await headOfPipeline(exchange)
         admit(subscription)
         const refused = settled?.some((one) => one.status !== 200) ?? false
         park(pull, subscription, refused ? 0 : seconds)
       } catch (error) {
         const known = asGatewayError(error)
-        refuse(pull, known, known.code === 'draining' ? 'draining' : 'rejected')
+        answers.refuse(pull, known, known.code === 'draining' ? 'draining' : 'rejected')
         if (known.code === 'internal') throw error
       }
       return undefined
@@ -182,36 +129,16 @@ export function pullRoute(services: Services): Route {
 }
 
 /** A request pipelined behind another on its connection gets nothing before that one is answered. */
-async function headOfPipeline(req: Request, res: Response): Promise<void> {
-  if (res.socket !== null) return
+async function headOfPipeline(exchange: Exchange): Promise<void> {
+  const { socket } = exchange.req
   const gone = new AbortController()
   const close = () => gone.abort()
-  req.socket.once('close', close)
+  socket.once('close', close)
   try {
-    await once(res, 'socket', { signal: gone.signal })
+    await once(exchange, 'socket', { signal: gone.signal })
   } catch {
     // The connection is gone: whoever is parked with a dead socket is passed over.
   } finally {
-    req.socket.off('close', close)
+    socket.off('close', close)
   }
-}
-
-function batchTail(pull: Pull, more: boolean): string {
-  return `"settled":${JSON.stringify(pull.settled ?? [])},"more":${more}`
-}
-
-/** The job spec goes in as text: parsing it would change it. */
-function jobText(job: ClaimedJob, ack: Subscription['ack']): string {
-  const rest = JSON.stringify({
-    id: job.id,
-    topic: job.topic.name,
-    attempt: job.attempt,
-    publishedAt: job.publishedAt,
-    traceparent: job.traceparent ?? undefined,
-    redelivered: job.redelivered || undefined,
-    ...(ack === 'explicit'
-      ? { lease: job.lease, leaseSeconds: job.leaseSeconds, leaseExpiresAt: job.leaseEndsAt }
-      : {}),
-  })
-  return `{"jobSpec":${job.jobSpec},${rest.slice(1)}`
 }
