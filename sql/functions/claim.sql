@@ -224,22 +224,23 @@ create or replace function pullgate.confirm(p_ids bigint[], p_leases uuid[])
 returns integer
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
 as $$
 declare
-  v_job pullgate.job;
-  v_count integer := 0;
+  v_over bigint[];
+  v_keyed bigint[];
 begin
-  for v_job in select * from pullgate.lock_claims(p_ids, p_leases) c where c.auto_ack loop
-    v_count := v_count + 1;
-    if v_job.dedupe_key is null then
-      perform pullgate.finish(v_job, 'delivered');
-    else
-      update pullgate.job j set
-          state = 'delivered', lease_ends_at = null, lease_check_at = clock_timestamp() + interval '1 day'
-        where j.id = v_job.id;
-    end if;
-  end loop;
-  return v_count;
+  select coalesce(array_agg(c.id) filter (where c.dedupe_key is null), '{}'),
+      coalesce(array_agg(c.id) filter (where c.dedupe_key is not null), '{}')
+    into v_over, v_keyed
+    from pullgate.lock_claims(p_ids, p_leases) c
+    where c.auto_ack;
+  perform pullgate.finish_all(v_over, 'delivered');
+  update pullgate.job j set
+      state = 'delivered', lease_ends_at = null, lease_check_at = clock_timestamp() + interval '1 day'
+    where j.id = any (v_keyed);
+  return cardinality(v_over) + cardinality(v_keyed);
 end
 $$;
 

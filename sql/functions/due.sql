@@ -24,10 +24,10 @@ declare
   v_after timestamptz := coalesce(p_due_after, '-infinity');
   v_job pullgate.job;
   v_state text;
+  v_expired bigint[];
 begin
   leases_checked := 0;
   leases_lost := '{}';
-  expired := 0;
   with due as (
     update pullgate.job j set state = 'ready'
       where j.id = any (array(
@@ -61,15 +61,14 @@ begin
     end if;
   end loop;
 
-  for v_job in
-    select j.* from pullgate.job j
-      where j.expires_at > v_after and j.expires_at <= v_now and j.expires_at is not null and j.state in ('scheduled', 'ready')
+  v_expired := array(
+    select j.id from pullgate.job j
+      where j.expires_at > v_after and j.expires_at <= v_now and j.expires_at is not null
+        and j.state in ('scheduled', 'ready')
       order by j.expires_at limit p_limit
-      for update skip locked
-  loop
-    expired := expired + 1;
-    perform pullgate.finish(v_job, 'expired');
-  end loop;
+      for update skip locked);
+  expired := cardinality(v_expired);
+  perform pullgate.finish_all(v_expired, 'expired');
   more := greatest(promoted, leases_checked, expired) >= p_limit;
 end
 $$;

@@ -12,25 +12,21 @@
 -- The one place that decides whether a wake is sent. `set local pullgate.notify = off` keeps a transaction
 -- silent (NOTIFY makes PREPARE TRANSACTION fail); pullgate.wake(topic) or the backstop delivers then.
 -- Under REPEATABLE READ and SERIALIZABLE the registry is seen as it was when the transaction began: notified always.
-create or replace function pullgate.notify(p_ready bigint[], p_due bigint[])
+--   p_due_at   from when on the job can be claimed; nothing is sent if that is more than 2 s after p_now
+create or replace function pullgate.notify(p_topic bigint, p_due_at timestamptz, p_now timestamptz)
 returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_all boolean := current_setting('transaction_isolation') <> 'read committed';
 begin
-  if current_setting('pullgate.notify', true) = 'off' then
+  if p_due_at > p_now + interval '2 seconds' or current_setting('pullgate.notify', true) = 'off' then
     return;
   end if;
-  perform pg_notify('pullgate_wake', t.payload)
-    from (
-      select r.id, r.id::text as payload from unnest(p_ready) as r (id)
-      union all
-      select d.id, 'due:' || d.id from unnest(p_due) as d (id)
-    ) t
-    where v_all
-      or exists (select from pullgate.armed a where a.topic_id = t.id and a.until > clock_timestamp());
+  if current_setting('transaction_isolation') <> 'read committed'
+    or exists (select from pullgate.armed a where a.topic_id = p_topic and a.until > clock_timestamp())
+  then
+    perform pg_notify('pullgate_wake', case when p_due_at > p_now then 'due:' else '' end || p_topic);
+  end if;
 end
 $$;
 
@@ -83,25 +79,6 @@ begin
 end
 $$;
 
-create or replace function pullgate.job_inserted()
-returns trigger
-language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_ready bigint[];
-  v_due bigint[];
-begin
-  select array_agg(distinct n.topic_id) filter (where n.state = 'ready'),
-      array_agg(distinct n.topic_id) filter (
-        where n.state = 'scheduled' and n.due_at <= clock_timestamp() + interval '2 seconds')
-    into v_ready, v_due
-    from new_jobs n;
-  perform pullgate.notify(v_ready, v_due);
-  return null;
-end
-$$;
-
 -- A job becomes ready: a fresh seq, at the end of its lane or, if it comes back, of the lane's returned twin.
 create or replace function pullgate.job_becomes_ready()
 returns trigger
@@ -122,24 +99,23 @@ begin
 end
 $$;
 
-create or replace function pullgate.job_updated()
+create or replace function pullgate.job_wakes()
 returns trigger
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_now timestamptz := clock_timestamp();
 begin
-  if new.state = 'ready' then
-    perform pullgate.notify(array[new.topic_id], null);
-  elsif new.due_at <= clock_timestamp() + interval '2 seconds' then
-    perform pullgate.notify(null, array[new.topic_id]);
-  end if;
+  perform pullgate.notify(new.topic_id, case new.state when 'ready' then v_now else new.due_at end, v_now);
   return null;
 end
 $$;
 
+-- publish and publish_many send their wakes themselves: the trigger would add 30 µs to a publish of 130.
 create or replace trigger job_inserted after insert on pullgate.job
-  referencing new table as new_jobs
-  for each statement execute function pullgate.job_inserted();
+  for each row when (current_setting('pullgate.publishing', true) is distinct from 'on')
+  execute function pullgate.job_wakes();
 -- Without the conditions every heartbeat would pay for the two triggers below.
 create or replace trigger job_becomes_ready before update on pullgate.job
   for each row when (new.state = 'ready' and old.state <> 'ready')
@@ -147,7 +123,7 @@ create or replace trigger job_becomes_ready before update on pullgate.job
 create or replace trigger job_updated after update on pullgate.job
   for each row when (
     new.state in ('ready', 'scheduled') and (old.state <> new.state or old.due_at <> new.due_at))
-  execute function pullgate.job_updated();
+  execute function pullgate.job_wakes();
 
 -- Also in sessions whose session_replication_role is replica.
 alter table pullgate.job enable always trigger job_inserted;
