@@ -1,7 +1,8 @@
-import pg from 'pg'
+import type pg from 'pg'
 import { beforeAll, describe, expect, test } from 'vitest'
 import { useDatabase, waitsForLock } from '../support/database.ts'
 import { claim, publish, readJob, rows, runningJob, stateOf, subscribe, value } from './jobs.ts'
+import { copyFrom } from './watching.ts'
 
 const database = useDatabase()
 let one: pg.Client
@@ -112,19 +113,6 @@ describe('publish_many', () => {
   })
 })
 
-/** Runs a COPY … FROM STDIN with the given data. */
-class CopyFrom extends pg.Query {
-  readonly #data: string
-  constructor(sql: string, data: string, done: (error?: Error | null) => void) {
-    super(sql, [], done)
-    this.#data = data
-  }
-  handleCopyInResponse(connection: { sendCopyFromChunk(chunk: Buffer): void; endCopyFrom(): void }): void {
-    connection.sendCopyFromChunk(Buffer.from(this.#data))
-    connection.endCopyFrom()
-  }
-}
-
 describe('the inbox', () => {
   test('insert publishes each row and returns its id', async () => {
     const inserted = await rows<{ id: string }>(
@@ -145,13 +133,7 @@ describe('the inbox', () => {
   })
   test('COPY publishes each line', async () => {
     const data = Array.from({ length: 100 }, (_, index) => `copied\t{"n": ${index}}\n`).join('')
-    await new Promise<void>((resolve, reject) => {
-      one.query(
-        new CopyFrom('copy pullgate.inbox (topic, job_spec) from stdin', data, (error) =>
-          error ? reject(error) : resolve(),
-        ),
-      )
-    })
+    await copyFrom(one, 'copy pullgate.inbox (topic, job_spec) from stdin', data)
     const subscription = await subscribe(one, 'copied')
     const jobs = await claim(one, 'copied', subscription, 200)
     expect(jobs.map((job) => job.job_spec)).toEqual(

@@ -1,4 +1,5 @@
 import type { Clock } from '../../src/domain/clock.ts'
+import { mulberry32 } from './random.ts'
 
 export type FakeClock = Clock & {
   /** Moves time, and runs the timers that fall due on the way, each at its own instant. */
@@ -30,16 +31,6 @@ export function createFakeClock(options: { seed?: number; random?: () => number 
       now = end
     },
     timers: () => soonest().map((timer) => timer.at - now),
-  }
-}
-
-function mulberry32(seed: number): () => number {
-  let state = seed
-  return () => {
-    state = (state + 0x6d2b79f5) | 0
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state)
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32
   }
 }
 
