@@ -110,6 +110,8 @@ create table pullgate.job (
   max_attempts smallint not null default 5,
   deliveries smallint not null default 0,
   auto_ack boolean not null default false,
+  -- Its publisher sends the wake itself: see the trigger job_inserted.
+  announced boolean not null default false,
   state text not null,
   on_lost text not null default 'requeue',
   -- The verb that settled `lease`; null while the lease still counts, also after it ended.

@@ -46,8 +46,8 @@ describe('a finished job', () => {
     })
     const live = await readJob(one, job.id)
     await complete(one, job, '{"ok":  true}')
-    const { seq, live: _, lease_ends_at, lease_check_at, ...kept } = live
-    expect([seq, lease_ends_at, lease_check_at].every((column) => column !== null)).toBe(true)
+    const { seq, live: _, announced, lease_ends_at, lease_check_at, ...kept } = live
+    expect([seq, announced, lease_ends_at, lease_check_at].every((column) => column !== null)).toBe(true)
     const finished = await readJob(one, job.id)
     expect(finished).toMatchObject({
       ...kept,

@@ -106,8 +106,7 @@ describe('every function', () => {
     expect(rest).toEqual([
       'configure(boolean,integer,integer,integer)',
       'configure_topic(text,boolean,integer,text)',
-      'job_inserted()',
-      'job_updated()',
+      'job_wakes()',
     ])
   })
 })
