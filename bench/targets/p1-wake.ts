@@ -126,7 +126,7 @@ function part(what: string, suffix: string, withWriter: boolean): Part {
       if (withWriter) await writer.query('begin; insert into bench_other values (1)')
       const peer = await rig.database('peer', 'empty')
       const { together } = await takeTurns(repeats, {
-        together: () => measureTogether(rig, gateway.url, peer, quick ? 45 : 150),
+        together: () => measureTogether(rig, gateway.url, peer, quick ? 30 : 105),
       })
       const of = (who: 'own' | 'floor' | 'peer', at: keyof Summary) => pick(together, (one) => one[who][at])
       const row = (at: 'p50' | 'p99', limit: number): Row =>

@@ -57,7 +57,7 @@ function atRate(rate: number): Part {
     what: `${rate} publishes/s`,
     async measure(rig: Rig, { repeats, quick }: Scale): Promise<Row[]> {
       const gateway = await rig.gateway()
-      const shape = steady(rate, quick ? 4 : 10)
+      const shape = steady(rate, quick ? 3 : 10)
       const { own, listen, tick } = await takeTurns(repeats, {
         own: async () => {
           const flow = await throughGateway(rig, gateway.url, shape)
@@ -97,10 +97,10 @@ const belowSaturation: Part = {
   what: '80 % of the saturation rate',
   async measure(rig, { repeats, quick }) {
     const gateway = await rig.gateway()
-    const seconds = quick ? 5 : 15
+    const seconds = quick ? 4 : 10
     const { run } = await takeTurns(repeats, {
       run: async () => {
-        const most = await saturation(rig, gateway.url, quick ? 1 : 2)
+        const most = await saturation(rig, gateway.url, quick ? 1 : 1.5)
         const rate = Math.floor(most * saturatedShare)
         const flow = await throughGateway(rig, gateway.url, steady(rate, seconds))
         return { most, growth: growth(flow, seconds), p99: afterWarmUp(flow, flow.inHand).p99 }

@@ -50,7 +50,7 @@ async function beside(rig: Rig, executors: Executors, saturate: () => Promise<nu
 const saturated: Part = {
   what: 'at saturation, 32 connections',
   async measure(rig, { repeats, quick }) {
-    const seconds = quick ? 3 : 10
+    const seconds = quick ? 2 : 8
     const admin = await rig.connect()
     await admin.query('drop table if exists bench_plain')
     await admin.query('create table bench_plain (like pullgate.job including all)')
@@ -107,7 +107,7 @@ function openLoop(what: string, shapeFor: (seconds: number) => Shape): Part {
     what,
     async measure(rig, { repeats, quick }) {
       const gateway = await rig.gateway()
-      const shape = shapeFor(quick ? 4 : 10)
+      const shape = shapeFor(quick ? 3 : 8)
       const { without, beside256 } = await takeTurns(repeats, {
         without: async () => {
           await emptied(rig)

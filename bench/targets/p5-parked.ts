@@ -131,10 +131,10 @@ async function measureIdle(rig: Rig, quick: boolean) {
   await sleep(1_000)
   const before = residentBytes(gateway.pid)
   const fleet = await park(rig, gateway, subscriptions)
-  await sleep(2_000)
+  await sleep(1_000)
   const bytesEach = (residentBytes(gateway.pid) - before) / parked
-  const usage = await measureUsage(observer, gateway.pid, () => sleep(quick ? 6_000 : 12_000))
-  const woken = await wakes(rig, quick ? 50 : 150, fleet)
+  const usage = await measureUsage(observer, gateway.pid, () => sleep(quick ? 4_000 : 10_000))
+  const woken = await wakes(rig, quick ? 30 : 100, fleet)
   await gateway.stop()
   await observer.end()
   return { kilobytesEach: bytesEach / 1024, usage, ...woken }
@@ -148,7 +148,7 @@ async function measureRepulls(rig: Rig, quick: boolean) {
     await fleet.more(wave)
     await awaitParked(gateway, 0.97 * asked, now() + 500)
   }
-  const usage = await measureUsage(observer, gateway.pid, () => sleep(quick ? 5_000 : 12_000))
+  const usage = await measureUsage(observer, gateway.pid, () => sleep(quick ? 4_000 : 10_000))
   const short = parked - (await parkedAt(gateway.url))
   const refused = (await fleet.stop()).reduce((sum, one) => sum + one.refused, 0)
   await gateway.stop()

@@ -45,7 +45,7 @@ async function measureHeld(rig: Rig, holder: keyof typeof holders, seconds: numb
 export const held: Part = {
   what: 'the transaction horizon held',
   async measure(rig, { repeats, quick, long }) {
-    const seconds = long ? 300 : quick ? 6 : 20
+    const seconds = long ? 300 : quick ? 5 : 15
     const admin = await rig.connect()
     await admin.query('create table if not exists bench_other (n integer)')
     const { nobody, reader, writer } = await takeTurns(long ? 1 : repeats, {

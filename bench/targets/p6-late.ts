@@ -25,7 +25,7 @@ export const late: Part = {
   what: 'publishers that commit late',
   async measure(rig, { repeats, quick }) {
     const gateway = await rig.gateway()
-    const { run } = await takeTurns(repeats, { run: () => measureLate(rig, gateway.url, quick ? 5 : 15) })
+    const { run } = await takeTurns(repeats, { run: () => measureLate(rig, gateway.url, quick ? 4 : 12) })
     return (['p50', 'p99'] as const).map((part) =>
       ratio(
         { target: 'P6', what: `commit → in hand, publishers that commit ${lateMs} ms late, ${part}` },

@@ -57,7 +57,7 @@ async function transactionsPerJob(rig: Rig, count: number, seconds: number): Pro
 const throughput: Part = {
   what: 'a full queue, 32 connections in all',
   async measure(rig, { repeats, quick }) {
-    const jobs = quick ? 3_000 : 15_000
+    const jobs = quick ? 3_000 : 12_000
     const { one, two, four } = await takeTurns(repeats, {
       one: () => drain(rig, 1, jobs),
       two: () => drain(rig, 2, jobs),
@@ -85,7 +85,7 @@ const throughput: Part = {
 const statements: Part = {
   what: '1,000 jobs/s, 256 executors',
   async measure(rig, { repeats, quick }) {
-    const seconds = quick ? 3 : 8
+    const seconds = quick ? 2 : 6
     const { one, two, four } = await takeTurns(repeats, {
       one: () => transactionsPerJob(rig, 1, seconds),
       two: () => transactionsPerJob(rig, 2, seconds),

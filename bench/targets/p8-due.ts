@@ -42,7 +42,7 @@ const part: Part = {
   what: 'delays of 0.2 to 3 s, leases of 10 s',
   async measure(rig, { repeats, quick }) {
     const gateway = await rig.gateway()
-    const { run } = await takeTurns(repeats, { run: () => measureDue(rig, gateway.url, quick ? 30 : 80) })
+    const { run } = await takeTurns(repeats, { run: () => measureDue(rig, gateway.url, quick ? 25 : 70) })
     const row = ({ kind, what }: (typeof kinds)[number], at: 'p50' | 'p99'): Row =>
       ratio(
         { target: 'P8', what: `${what}: due → in hand, ${at}` },
