@@ -1,0 +1,129 @@
+import { expect, test } from 'vitest'
+import { createArmingWorld } from '../support/fake-arming.ts'
+import { createPolling } from '../../src/dispatch/polling.ts'
+import { createFakeClock } from '../support/fake-clock.ts'
+
+test('notifications beyond the budget, of 100 a second and 20 at once, make their topic hot', async () => {
+  const { quiet, arming, spendAll, clock, store, advance } = createArmingWorld()
+  await quiet('a')
+  spendAll()
+  clock.advance(10)
+  expect(arming.notified('a')).toBe(true)
+  expect(arming.notified('a')).toBe(false)
+  await advance(0)
+  expect(store.disarm.next().args).toEqual(['g', ['a']])
+  expect([arming.armed, arming.polled]).toEqual([0, 1])
+})
+
+test('a topic that nobody waits for, or that is not armed here, does not become hot', async () => {
+  const { quiet, arming, spendAll, lonely } = createArmingWorld()
+  await quiet('a')
+  lonely.add('a')
+  spendAll()
+  expect([arming.notified('a'), arming.notified('b'), arming.polled]).toEqual([true, true, 0])
+})
+
+function heated(...topics: string[]) {
+  const clock = createFakeClock()
+  const kicks: string[] = []
+  const cooled: string[] = []
+  let looks = 0
+  const polling = createPolling({
+    clock,
+    kick: (topic) => void kicks.push(`${topic} ${clock.now() - begun}`),
+    onCool: (topic) => void cooled.push(topic),
+    lookAhead: () => void (looks += 1),
+  })
+  const begun = clock.now()
+  for (const topic of topics) polling.heat(topic)
+  return { clock, kicks, cooled, polling, looks: () => looks }
+}
+
+test('each tick kicks every hot topic once', () => {
+  const { clock, kicks } = heated('a', 'b')
+  clock.advance(2)
+  expect(kicks).toEqual(['a 2', 'b 2'])
+})
+
+test('ticks grow from 2 to 10 ms while they find nothing, and are close again after one that found something', () => {
+  const { clock, kicks, polling } = heated('a')
+  clock.advance(60)
+  const times = kicks.map((kick) => Number(kick.slice(2)))
+  const pauses = times.map((time, index) => time - (times[index - 1] ?? 0))
+  expect(pauses.slice(0, 7)).toEqual([2, 3, 4.5, 6.75, 10, 10, 10])
+  kicks.length = 0
+  polling.claimed('a', { jobs: 1, short: true, ms: 0 })
+  clock.advance(14)
+  const [first = 0, second = 0] = kicks.map((kick) => Number(kick.slice(2)))
+  expect(second - first).toBe(2)
+})
+
+test('claims for ticks take at most a third of the time, however long they take', () => {
+  const { clock, kicks, polling } = heated('a')
+  polling.claimed('a', { jobs: 1, short: false, ms: 40 })
+  clock.advance(2)
+  kicks.length = 0
+  clock.advance(120)
+  expect(kicks).toHaveLength(1)
+})
+
+test('a hot topic whose last claim found less than was wanted is dry', () => {
+  const { polling } = heated('a')
+  expect([polling.isDry('a'), polling.isDry('b')]).toEqual([false, false])
+  polling.claimed('a', { jobs: 1, short: true, ms: 1 })
+  expect(polling.isDry('a')).toBe(true)
+  polling.claimed('a', { jobs: 2, short: false, ms: 1 })
+  expect(polling.isDry('a')).toBe(false)
+})
+
+test('a topic cools when its ticks have found nothing for 2 s; the others stay hot', () => {
+  const { clock, kicks, cooled, polling } = heated('a', 'b')
+  clock.advance(1_990)
+  polling.claimed('b', { jobs: 1, short: true, ms: 0 })
+  polling.claimed('a', { jobs: 0, short: true, ms: 0 })
+  clock.advance(30)
+  expect([cooled, polling.isHot('a'), polling.isHot('b'), polling.hot]).toEqual([['a'], false, true, 1])
+  kicks.length = 0
+  clock.advance(2_000)
+  expect(cooled).toEqual(['a', 'b'])
+  kicks.length = 0
+  clock.advance(1_000)
+  expect([kicks, clock.timers()]).toEqual([[], []])
+})
+
+test('while a topic is hot somebody looks ahead every 100 ms: its jobs that fall due soon are not announced', () => {
+  const { clock, looks } = heated('a')
+  clock.advance(1_000)
+  expect(looks()).toBeGreaterThanOrEqual(9)
+  expect(looks()).toBeLessThanOrEqual(11)
+})
+
+test('a topic that has cooled is armed by its next claim that comes back short', async () => {
+  const { quiet, arming, spendAll, store, advance, claim, kicks, armed, see } = createArmingWorld()
+  await quiet('a')
+  spendAll()
+  arming.notified('a')
+  await claim('a')
+  expect(arming.covers('a')).toBe(true)
+  store.disarm.next().resolve(undefined)
+  await advance(2_100)
+  expect([arming.polled, kicks.at(-1)]).toEqual([0, 'a tick'])
+  expect(arming.covers('a')).toBe(false)
+  const before = store.arm.total()
+  await claim('a')
+  expect(store.arm.total()).toBe(before + 1)
+  await armed()
+  await advance(0)
+  await see()
+  expect(arming.covers('a')).toBe(true)
+})
+
+test('a listener that was lost leaves no topic hot', async () => {
+  const { quiet, arming, spendAll, kicks, advance } = createArmingWorld()
+  await quiet('a')
+  spendAll()
+  arming.notified('a')
+  arming.deaf()
+  await advance(100)
+  expect([arming.polled, arming.covers('a'), kicks]).toEqual([0, false, []])
+})
