@@ -1,7 +1,8 @@
 import { expect, test } from 'vitest'
 import { createArmingWorld } from '../support/fake-arming.ts'
 import { createPolling } from '../../src/dispatch/polling.ts'
-import { createFakeClock } from '../support/fake-clock.ts'
+import { createFakeClock, idle } from '../support/fake-clock.ts'
+import { fakeCall } from '../support/fake-job-store.ts'
 
 test('notifications beyond the budget, of 100 a second and 20 at once, make their topic hot', async () => {
   const { quiet, arming, spendAll, clock, store, advance } = createArmingWorld()
@@ -26,23 +27,62 @@ test('a topic that nobody waits for, or that is not armed here, does not become 
 function heated(...topics: string[]) {
   const clock = createFakeClock()
   const kicks: string[] = []
-  const cooled: string[] = []
+  const lonely = new Set<string>()
+  const errors: unknown[] = []
+  const look = fakeCall<[readonly string[]], readonly string[]>()
   let looks = 0
   const polling = createPolling({
     clock,
     kick: (topic) => void kicks.push(`${topic} ${clock.now() - begun}`),
-    onCool: (topic) => void cooled.push(topic),
+    look,
+    isWaitedFor: (topic) => !lonely.has(topic),
     lookAhead: () => void (looks += 1),
+    onError: (error) => void errors.push(error),
   })
   const begun = clock.now()
   for (const topic of topics) polling.heat(topic)
-  return { clock, kicks, cooled, polling, looks: () => looks }
+  return { clock, kicks, lonely, errors, look, polling, looks: () => looks }
 }
 
 test('each tick kicks every hot topic once', () => {
   const { clock, kicks } = heated('a', 'b')
   clock.advance(2)
   expect(kicks).toEqual(['a 2', 'b 2'])
+})
+
+test('a tick does nothing for topics that nobody waits for', () => {
+  const { clock, kicks, lonely } = heated('a', 'b')
+  lonely.add('a')
+  clock.advance(2)
+  expect(kicks).toEqual(['b 2'])
+})
+
+const many = Array.from({ length: 9 }, (_, n) => `t${n}`)
+
+test('of more than 8 topics one look finds those to kick; the others are dry', async () => {
+  const { clock, kicks, look, polling } = heated(...many)
+  clock.advance(2)
+  expect([kicks, look.next().args]).toEqual([[], [many]])
+  clock.advance(100)
+  expect(look.total()).toBe(1)
+  look.next().resolve(['t3'])
+  await idle()
+  expect(kicks).toEqual(['t3 102'])
+  expect([polling.isDry('t3'), polling.isDry('t4')]).toEqual([false, true])
+  // The look took 100 ms: the next tick leaves two thirds of the time to others.
+  clock.advance(299)
+  expect(look.total()).toBe(1)
+  clock.advance(1)
+  expect(look.total()).toBe(2)
+})
+
+test('a look that fails is reported, and the next tick looks again', async () => {
+  const { clock, look, errors } = heated(...many)
+  clock.advance(2)
+  look.next().reject(new Error('away'))
+  await idle()
+  clock.advance(10)
+  expect([errors, look.total()]).toEqual([[new Error('away')], 2])
 })
 
 test('ticks grow from 2 to 10 ms while they find nothing, and are close again after one that found something', () => {
@@ -77,15 +117,14 @@ test('a hot topic whose last claim found less than was wanted is dry', () => {
 })
 
 test('a topic cools when its ticks have found nothing for 2 s; the others stay hot', () => {
-  const { clock, kicks, cooled, polling } = heated('a', 'b')
+  const { clock, kicks, polling } = heated('a', 'b')
   clock.advance(1_990)
   polling.claimed('b', { jobs: 1, short: true, ms: 0 })
   polling.claimed('a', { jobs: 0, short: true, ms: 0 })
   clock.advance(30)
-  expect([cooled, polling.isHot('a'), polling.isHot('b'), polling.hot]).toEqual([['a'], false, true, 1])
-  kicks.length = 0
+  expect([polling.isHot('a'), polling.isHot('b'), polling.hot]).toEqual([false, true, 1])
   clock.advance(2_000)
-  expect(cooled).toEqual(['a', 'b'])
+  expect(polling.hot).toBe(0)
   kicks.length = 0
   clock.advance(1_000)
   expect([kicks, clock.timers()]).toEqual([[], []])
