@@ -29,6 +29,7 @@ returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 set plan_cache_mode = force_generic_plan
 as $$
 begin
@@ -56,10 +57,12 @@ returns bigint[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_now timestamptz := clock_timestamp();
+  v_day_slot smallint := pullgate.day_slot(v_now);
   v_moved bigint[];
 begin
   with gone as (
@@ -73,7 +76,7 @@ begin
         day_slot, id, lane_id, topic_id, due_at, created_at, claimed_at, finished_at, expires_at, lease,
         subscription_id, priority, attempts, max_attempts, deliveries, auto_ack, state, on_lost, settled, dedupe_key,
         cancel_reason, traceparent, progress, result, last_error, log, job_spec)
-      select pullgate.day_slot(v_now), j.id, j.lane_id, j.topic_id, j.due_at, j.created_at, j.claimed_at, v_now,
+      select v_day_slot, j.id, j.lane_id, j.topic_id, j.due_at, j.created_at, j.claimed_at, v_now,
           j.expires_at, j.lease, j.subscription_id, j.priority, coalesce(p_attempts, j.attempts), j.max_attempts,
           coalesce(p_deliveries, j.deliveries), j.auto_ack, p_state, j.on_lost,
           case p_state when 'succeeded' then 'complete' else coalesce(p_settled, j.settled) end, j.dedupe_key,
