@@ -47,7 +47,7 @@ export function createDueWork({
   let nextBackstop: Timer | undefined
   let nextDue: { readonly at: number; readonly timer: Timer } | undefined
   let looking = false
-  let lookAgain = false
+  let lookAgain: 'ahead' | 'backstop' | undefined
   let ticks = 0
   let running = false
   let stopped = true
@@ -58,18 +58,18 @@ export function createDueWork({
     emit({ type: 'upkeep failed', task, error: asError(cause) })
   }
 
-  async function look(): Promise<void> {
+  /** Only the backstop asks about ready jobs: one found by looking ahead would count as a wake that was lost. */
+  async function look(as: 'ahead' | 'backstop'): Promise<void> {
     if (stopped) return
     if (looking) {
-      lookAgain = true
+      if (lookAgain !== 'backstop') lookAgain = as
       return
     }
     looking = true
-    lookAgain = false
-    ticks = 0
-    nextBackstop?.cancel()
+    lookAgain = undefined
+    if (as === 'backstop') ticks = 0
     try {
-      const topics = dispatcher.topicsWithWaiters()
+      const topics = as === 'backstop' ? dispatcher.topicsWithWaiters() : []
       const { readyTopics, ended, dueInMs } = await store.look({
         ...{ topics, marks: marks.of(topics), dueAfter: marks.dueAfter, readyMs },
         fence: false,
@@ -82,20 +82,24 @@ export function createDueWork({
     }
     looking = false
     quiet()
-    scheduleLook()
+    if (as === 'backstop') scheduleBackstop()
+    const again = askedAgain()
+    if (again !== undefined) void look(again)
   }
 
-  function scheduleLook(): void {
+  // Read through a function: it changes while a look is awaited.
+  function askedAgain(): typeof lookAgain {
+    return lookAgain
+  }
+
+  function scheduleBackstop(): void {
     if (stopped) return
-    if (lookAgain) {
-      void look()
-      return
-    }
+    nextBackstop?.cancel()
     nextBackstop = clock.after(backstopMs * (1 + clock.random() / 10), () => {
       ticks += 1
       // Asked at each tick: a pull may have come since.
-      if (dispatcher.parked > 0 || ticks >= idleFactor) void look()
-      else scheduleLook()
+      if (dispatcher.parked > 0 || ticks >= idleFactor) void look('backstop')
+      else scheduleBackstop()
     })
   }
 
@@ -138,7 +142,7 @@ export function createDueWork({
     running = false
     quiet()
     // When the next instant is, only the database knows.
-    void look()
+    void look('ahead')
   }
 
   // Read through a function: the flag changes while a statement is awaited.
@@ -153,9 +157,9 @@ export function createDueWork({
   return {
     start() {
       stopped = false
-      void look()
+      void look('backstop')
     },
-    lookAhead: () => void look(),
+    lookAhead: () => void look('ahead'),
     saw: scheduleDue,
     stop() {
       stopped = true

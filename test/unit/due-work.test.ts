@@ -49,6 +49,23 @@ describe('the backstop', () => {
     expect(store.look.total()).toBe(2)
   })
 
+  test('is not put off by looking ahead, which asks about no topic', async () => {
+    const { work, store, see, advance, kicks } = createDueWorld()
+    work.start()
+    await see()
+    for (let n = 0; n < 9; n += 1) {
+      await advance(100)
+      work.lookAhead()
+      expect(store.look.next().args[0]).toMatchObject({ topics: [] })
+      await see()
+    }
+    await advance(100)
+    expect(store.look.next().args[0]).toMatchObject({ topics: ['a', 'b'] })
+    work.lookAhead()
+    await see({ readyTopics: ['a'] })
+    expect([kicks, store.look.next().args[0].topics]).toEqual([['a backstop'], []])
+  })
+
   test('that fails comes again at its interval, not at once', async () => {
     const { work, store, clock, events, advance } = createDueWorld()
     work.start()
