@@ -1,5 +1,6 @@
 import process from 'node:process'
 import { createInterface } from 'node:readline'
+import { setTimeout } from 'node:timers'
 
 export const input = JSON.parse(process.argv[2])
 
@@ -11,5 +12,12 @@ export function finish(result) {
   process.stdout.write(`${JSON.stringify(result)}\n`, () => process.exit(0))
 }
 
-/** Ends the process when the bench is gone or asks for it. */
+const secondsMax = 180
+const stopSeconds = 20
+const giveUpAfter = (seconds) => setTimeout(() => process.exit(1), seconds * 1000).unref()
+
+/** The bench asks for the end, or is gone. */
 export const stopped = new Promise((resolve) => lines.once('close', resolve))
+
+giveUpAfter(secondsMax)
+void stopped.then(() => giveUpAfter(stopSeconds))
