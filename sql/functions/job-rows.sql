@@ -65,12 +65,16 @@ declare
   v_day_slot smallint := pullgate.day_slot(v_now);
   v_moved bigint[];
 begin
-  with gone as (
-    delete from pullgate.job j
-      where j.id = any (p_ids)
-        and (p_leases is null
-          or j.lease = p_leases[array_position(p_ids, j.id)] and j.state = 'running' and j.settled is null)
-      returning j.*
+  with given as (
+    select distinct on (g.id) g.id, g.lease, g.result
+      from unnest(p_ids, p_leases, p_results) with ordinality as g (id, lease, result, position)
+      where g.id is not null
+      order by g.id, g.position
+  ), gone as (
+    delete from pullgate.job j using given g
+      where j.id = g.id
+        and (p_leases is null or j.lease = g.lease and j.state = 'running' and j.settled is null)
+      returning j.*, g.result
   ), moved as (
     insert into pullgate.history (
         day_slot, id, lane_id, topic_id, due_at, created_at, claimed_at, finished_at, expires_at, lease,
@@ -81,7 +85,7 @@ begin
           coalesce(p_deliveries, j.deliveries), j.auto_ack, p_state, j.on_lost,
           case p_state when 'succeeded' then 'complete' else coalesce(p_settled, j.settled) end, j.dedupe_key,
           coalesce(p_cancel_reason, j.cancel_reason), j.traceparent, j.progress,
-          p_results[array_position(p_ids, j.id)], coalesce(p_last_error, j.last_error), coalesce(p_log, j.log),
+          j.result, coalesce(p_last_error, j.last_error), coalesce(p_log, j.log),
           j.job_spec
         from gone j
       returning id
