@@ -2,7 +2,7 @@ import type { Rig } from './rig.ts'
 import { register } from './control.ts'
 import type { Load } from './children.ts'
 import { publishAndNotify, publishSilently, silent } from './raw.ts'
-import { offsets } from './shape.ts'
+import { offsets, warmUpMs } from './shape.ts'
 import type { Shape } from './shape.ts'
 import { summarize } from './stats.ts'
 import type { Summary } from './stats.ts'
@@ -122,20 +122,20 @@ export async function emptied(rig: Rig): Promise<void> {
   await admin.end()
 }
 
-/** The first second is for plans, caches and compiled code, on both sides of each ratio. */
-export const warmUpMs = 1_000
+const settleMs = 500
 
+/** Of the jobs that were due from `fromMs` to `toMs` after the warm-up; NaN is no sample. */
 export function afterWarmUp(
   flow: Flow,
   samples: readonly number[],
-  fromMs = warmUpMs,
+  fromMs = settleMs,
   toMs = Infinity,
 ): Summary {
-  const start = flow.scheduledAt[0] ?? 0
+  const start = (flow.scheduledAt[0] ?? 0) + warmUpMs
   return summarize(
-    samples.filter((_, n) => {
+    samples.filter((sample, n) => {
       const offset = (flow.scheduledAt[n] ?? 0) - start
-      return offset >= fromMs && offset < toMs
+      return offset >= fromMs && offset < toMs && !Number.isNaN(sample)
     }),
   )
 }

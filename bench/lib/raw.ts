@@ -42,7 +42,7 @@ export async function claimRaw(
 
 /** What has fallen due becomes ready and is claimed, in one round trip. */
 export async function claimDueRaw(client: pg.Client, topic: string, subscription: string): Promise<RawJob[]> {
-  const text = `with due as materialized (select (pullgate.run_due(100)).promoted)
+  const text = `with due as materialized (select (pullgate.run_due(100, '-infinity')).promoted)
     select c.* from due, lateral (${claimText}) c`
   return (await client.query<RawJob>({ name: 'raw_due', text, values: [topic, subscription, 1] })).rows
 }

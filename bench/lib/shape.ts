@@ -1,37 +1,31 @@
-/** When an open loop publishes: steady phases one after the other, or bursts with pauses. */
-export type Shape =
-  | {
-      readonly kind: 'steady'
-      readonly phases: readonly { readonly rate: number; readonly seconds: number }[]
-    }
-  | {
-      readonly kind: 'bursts'
-      readonly rate: number
-      readonly seconds: number
-      readonly onMs: number
-      readonly offMs: number
-    }
+/** When an open loop publishes: at one rate after the other; 0 is a pause. */
+export type Shape = readonly { readonly rate: number; readonly seconds: number }[]
 
-export const steady = (rate: number, seconds: number): Shape => ({
-  kind: 'steady',
-  phases: [{ rate, seconds }],
-})
+/**
+ * At a third of the rate, and not counted: code that is not compiled yet would build up a backlog, on either side of
+ * a ratio, that the rest of the time only works off.
+ */
+export const warmUpMs = 1_500
+const warmUp = (rate: number) => ({ rate: rate / 3, seconds: warmUpMs / 1000 })
+
+export const steady = (rate: number, seconds: number): Shape => [warmUp(rate), { rate, seconds }]
+
+export function bursts(rate: number, seconds: number, onSeconds: number, offSeconds: number): Shape {
+  const count = Math.round(seconds / (onSeconds + offSeconds))
+  const burst = [
+    { rate, seconds: onSeconds },
+    { rate: 0, seconds: offSeconds },
+  ]
+  return [warmUp(rate), ...Array.from({ length: count }, () => burst).flat()]
+}
 
 /** The scheduled instant of each job, in ms from the start. */
 export function offsets(shape: Shape): number[] {
   const result: number[] = []
-  if (shape.kind === 'steady') {
-    let from = 0
-    for (const { rate, seconds } of shape.phases) {
-      for (let n = 0; n < rate * seconds; n += 1) result.push(from + (n * 1000) / rate)
-      from += seconds * 1000
-    }
-    return result
-  }
-  const { rate, seconds, onMs, offMs } = shape
-  const perBurst = (rate * onMs) / 1000
-  for (let from = 0; from < seconds * 1000; from += onMs + offMs) {
-    for (let n = 0; n < perBurst; n += 1) result.push(from + (n * 1000) / rate)
+  let from = 0
+  for (const { rate, seconds } of shape) {
+    for (let n = 0; n < Math.round(rate * seconds); n += 1) result.push(from + (n * 1000) / rate)
+    from += seconds * 1000
   }
   return result
 }

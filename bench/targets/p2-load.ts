@@ -58,6 +58,8 @@ function atRate(rate: number): Part {
     async measure(rig: Rig, { repeats, quick }: Scale): Promise<Row[]> {
       const gateway = await rig.gateway()
       const shape = steady(rate, quick ? 3 : 10)
+      // The gateway lives through all repeats, so its first one would be the only one to meet a cold process.
+      await throughGateway(rig, gateway.url, steady(rate, 0.5))
       const { own, listen, tick } = await takeTurns(repeats, {
         own: async () => {
           const flow = await throughGateway(rig, gateway.url, shape)
@@ -76,7 +78,7 @@ const ladder = [600, 850, 1_200, 1_700, 2_400, 3_400, 4_800]
 /** The highest rate at which jobs came into executors' hands in any step of a rising rate. */
 async function saturation(rig: Rig, gateway: string, stepSeconds: number): Promise<number> {
   const phases = ladder.map((rate) => ({ rate, seconds: stepSeconds }))
-  const { scheduledAt, inHandAt } = await throughGateway(rig, gateway, { kind: 'steady', phases })
+  const { scheduledAt, inHandAt } = await throughGateway(rig, gateway, phases)
   const start = scheduledAt[0] ?? 0
   const delivered = phases.map((_, step) => {
     const from = start + step * stepSeconds * 1000
@@ -85,11 +87,11 @@ async function saturation(rig: Rig, gateway: string, stepSeconds: number): Promi
   return Math.max(...delivered)
 }
 
-/** Median of the last third over that of the first, after the warm-up: grows without end if a backlog does. */
+/** Median of the last third over that of the first: grows without end if a backlog does. */
 function growth(flow: Flow, seconds: number): number {
-  const third = ((seconds - 1) * 1000) / 3
-  const early = afterWarmUp(flow, flow.inHand, 1_000, 1_000 + third)
-  const late = afterWarmUp(flow, flow.inHand, 1_000 + 2 * third)
+  const third = (seconds * 1000) / 3
+  const early = afterWarmUp(flow, flow.inHand, 0, third)
+  const late = afterWarmUp(flow, flow.inHand, 2 * third)
   return late.p50 / early.p50
 }
 

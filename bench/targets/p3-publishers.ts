@@ -4,7 +4,7 @@ import type { Executed, Executors } from '../lib/flow.ts'
 import type { Row } from '../lib/report.ts'
 import type { Rig } from '../lib/rig.ts'
 import { figure, pick, ratio, takeTurns } from '../lib/rows.ts'
-import { steady } from '../lib/shape.ts'
+import { bursts, steady } from '../lib/shape.ts'
 import type { Shape } from '../lib/shape.ts'
 import { countNotifications } from '../lib/watch.ts'
 import type { Part, Target } from './target.ts'
@@ -147,8 +147,8 @@ export const p3: Target = {
   parts: [
     saturated,
     openLoop('1,000/s, 256 executors', (seconds) => steady(1_000, seconds)),
-    openLoop('1,000/s in bursts of 100 ms every 400 ms, 256 executors', (seconds) => ({
-      ...{ kind: 'bursts', rate: 1_000, seconds, onMs: 100, offMs: 300 },
-    })),
+    openLoop('1,000/s in bursts of 100 ms every 400 ms, 256 executors', (seconds) =>
+      bursts(1_000, seconds, 0.1, 0.3),
+    ),
   ],
 }

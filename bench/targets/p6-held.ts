@@ -4,7 +4,7 @@ import type { Flow } from '../lib/flow.ts'
 import type { Row } from '../lib/report.ts'
 import type { Rig } from '../lib/rig.ts'
 import { pick, ratio, takeTurns } from '../lib/rows.ts'
-import { steady } from '../lib/shape.ts'
+import { steady, warmUpMs } from '../lib/shape.ts'
 import type { Part } from './target.ts'
 
 const rate = 1_000
@@ -21,7 +21,7 @@ type Measured = { readonly perSecond: number; readonly p99: number }
 /** Of the second half, by when the dead rows of the first have piled up. */
 function secondHalf(flow: Flow, seconds: number): Measured {
   const from = (seconds * 1000) / 2
-  const start = flow.scheduledAt[0] ?? 0
+  const start = (flow.scheduledAt[0] ?? 0) + warmUpMs
   const arrived = flow.inHandAt.filter((at) => at >= start + from && at < start + seconds * 1000)
   return {
     perSecond: arrived.length / (seconds / 2),

@@ -1,9 +1,8 @@
 import { subscribe } from '../lib/control.ts'
-import { emptied, runFlow, topic, warmUpMs } from '../lib/flow.ts'
+import { afterWarmUp, emptied, runFlow, topic } from '../lib/flow.ts'
 import type { Rig } from '../lib/rig.ts'
 import { pick, ratio, takeTurns } from '../lib/rows.ts'
 import { steady } from '../lib/shape.ts'
-import { summarize } from '../lib/stats.ts'
 import type { Part } from './target.ts'
 
 const rate = 200
@@ -14,11 +13,9 @@ async function measureLate(rig: Rig, gateway: string, seconds: number) {
   await emptied(rig)
   const subscriptions = [await subscribe(gateway, topic)]
   const executors = { gateways: [gateway], subscriptions, connections: 256 }
-  const { fromCommit } = await runFlow(rig, { executors }, steady(rate, seconds), { every, ms: lateMs })
-  const counted = fromCommit.map((ms, n) => ({ ms, n })).slice((rate * warmUpMs) / 1000)
-  const of = (late: boolean) =>
-    summarize(counted.filter(({ n }) => (n % every === 0) === late).map(({ ms }) => ms))
-  return { late: of(true), prompt: of(false) }
+  const flow = await runFlow(rig, { executors }, steady(rate, seconds), { every, ms: lateMs })
+  const of = (late: boolean) => flow.fromCommit.map((ms, n) => ((n % every === 0) === late ? ms : NaN))
+  return { late: afterWarmUp(flow, of(true)), prompt: afterWarmUp(flow, of(false)) }
 }
 
 export const late: Part = {
