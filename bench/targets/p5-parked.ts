@@ -13,6 +13,8 @@ import { jsonOf, openWire } from '../lib/wire.ts'
 import type { Part, Scale, Target } from './target.ts'
 
 const parked = 15_000
+/** What a process takes for its first requests of all is none of theirs: memory is counted from here on. */
+const warm = 1_000
 /** A process may have 20,000 files open here, and one generator would be busy with the sockets of all. */
 const generators = 2
 const topics = Array.from({ length: 100 }, (_, n) => `parked${n}`)
@@ -63,17 +65,15 @@ async function startFleet(
   }
 }
 
-async function park(rig: Rig, gateway: Gateway, subscriptions: readonly string[]): Promise<Fleet> {
-  const fleet = await startFleet(rig, gateway, subscriptions, { waitSeconds: 3_600, spread: false })
+async function park(gateway: Gateway, fleet: Fleet, already: number, upto: number): Promise<void> {
   const until = now() + parkWithinMs
-  for (let asked = wave; asked <= parked; asked += wave) {
+  for (let asked = already + wave; asked <= upto; asked += wave) {
     await fleet.more(wave)
-    const enough = asked === parked ? parked : asked - wave / 2
+    const enough = asked === upto ? upto : asked - wave / 2
     if (!(await awaitParked(gateway, enough, until))) {
       throw new Error(`fewer than ${enough} pulls are parked after ${parkWithinMs / 1000} s`)
     }
   }
-  return fleet
 }
 
 /** One pull parked at a gateway of its own: what a wake costs where nobody else waits. */
@@ -131,12 +131,14 @@ async function prepare(rig: Rig) {
 
 async function measureIdle(rig: Rig, quick: boolean) {
   const { observer, subscriptions, gateway } = await prepare(rig)
+  const fleet = await startFleet(rig, gateway, subscriptions, { waitSeconds: 3_600, spread: false })
+  await park(gateway, fleet, 0, warm)
   await sleep(1_000)
   const before = residentBytes(gateway.pid)
-  const fleet = await park(rig, gateway, subscriptions)
+  await park(gateway, fleet, warm, parked)
   // Backends that have gone idle report what they did within 10 s: what parking cost is not counted as idle.
   await sleep(11_000)
-  const bytesEach = (residentBytes(gateway.pid) - before) / parked
+  const bytesEach = (residentBytes(gateway.pid) - before) / (parked - warm)
   const usage = await measureUsage(observer, gateway.pid, () => sleep(quick ? 4_000 : 10_000))
   const woken = await wakes(rig, quick ? 30 : 100, fleet)
   await gateway.stop()

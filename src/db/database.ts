@@ -86,7 +86,8 @@ export function openDatabase(options: DatabaseOptions): Database {
     // A server that vanished without a word answers nothing, not even its time-out.
     query_timeout: options.statementTimeoutMs + 2_000,
     keepAlive: true,
-    idleTimeoutMillis: 60_000,
+    // A gateway whose pulls are all parked needs one; opening another takes a few milliseconds.
+    idleTimeoutMillis: 10_000,
   })
   let closing = false
   const report = (error: Error) => {

@@ -88,7 +88,7 @@ export function createArming(options: {
   function claimed(id: TopicId, { startedAt, jobs, result, waiting }: ClaimReport): void {
     if (!hearing) return
     if (polling.isHot(id)) {
-      polling.claimed(id, { jobs, short: result !== 'full', ms: clock.now() - startedAt })
+      polling.claimed(id, { jobs, short: result !== 'full' })
       return
     }
     const topic = topics.get(id)
@@ -128,6 +128,12 @@ export function createArming(options: {
     registry.disarm(id)
   }
 
+  function heat(id: TopicId): void {
+    if (!topics.has(id) || !isWaitedFor(id)) return
+    release(id)
+    polling.heat(id)
+  }
+
   function tidy(): void {
     sweep = undefined
     const now = clock.now()
@@ -153,10 +159,10 @@ export function createArming(options: {
         topic.notifiedAt = clock.now()
         topic.quiet = false
       }
-      if (!polling.spend() && topic !== undefined && isWaitedFor(id)) {
-        release(id)
-        polling.heat(id)
-      }
+      const spent = polling.spend()
+      // Many topics that notify a little each: one after the other would take a notification of every one.
+      if (spent === 'flood') for (const armed of [...topics.keys()]) heat(armed)
+      else if (spent === 'beyond') heat(id)
       return !polling.isHot(id)
     },
     covers: (id) => topics.get(id)?.quiet === true || polling.isDry(id),

@@ -33,6 +33,8 @@ const idleFactor = 5
 const dueBatch = 500
 // Rows that somebody else has locked stay due; asking for them at once again would be a busy loop.
 const fruitlessPauseMs = 25
+// pullgate.run_due waits for what falls due within 10 ms, more exactly than a timer here can.
+const earlyMs = 5
 // A notification under way is no lost one.
 const readyMs = 100
 
@@ -106,7 +108,7 @@ export function createDueWork({
   function scheduleDue(inMs: number): void {
     if (stopped) return
     // Counted from the last run, so that announcements in quick succession do not put it off.
-    const at = Math.max(clock.now() + Math.ceil(inMs), notBefore)
+    const at = Math.max(clock.now() + Math.max(0, Math.ceil(inMs) - earlyMs), notBefore)
     // Of two looks under way at once the one that saw less may answer last.
     if (nextDue !== undefined && nextDue.at <= at) return
     nextDue?.timer.cancel()

@@ -8,16 +8,13 @@ import type { TopicId } from '../domain/types.ts'
  * for a while. The more a topic notifies, the likelier it is the one to go beyond.
  */
 export type Polling = {
-  /** Whether the budget still allowed for it. */
-  spend(): boolean
+  /** For a notification that was heard: whether the budget allowed for it, or even a second burst is used up. */
+  spend(): 'within' | 'beyond' | 'flood'
   heat(topic: TopicId): void
   isHot(topic: TopicId): boolean
   /** A hot topic whose last claim found less than was wanted: the next tick is soon enough for whoever comes. */
   isDry(topic: TopicId): boolean
-  claimed(
-    topic: TopicId,
-    claim: { readonly jobs: number; readonly short: boolean; readonly ms: number },
-  ): void
+  claimed(topic: TopicId, claim: { readonly jobs: number; readonly short: boolean }): void
   readonly hot: number
   /** Forgets all hot topics. */
   reset(): void
@@ -27,15 +24,16 @@ export type Polling = {
 // difference (1.04, 1.03 of the rate without), one in each left 0.18 of it (medians of three, 2 cores, fsync on).
 const budgetPerSecond = 100
 const burst = 20
-// Ticks follow a claim that found something closely, and grow apart while they find nothing.
+// Ticks are close while they find something, and grow apart with the time since: a quarter of it.
 const tickMinMs = 2
 const tickMaxMs = 10
-const tickGrowth = 1.5
-// Of the time, claims for ticks take at most a third, whatever they cost.
-const tickShare = 3
-// Few topics are claimed at once; of many, one look finds those that have something: a claim each for 1,000 topics took
-// the gateway several times as long as the look takes Postgres (3.5 ms).
+const tickPart = 4
+// Few topics are claimed at once: a claim under way is not doubled, and its batch grows with its duration by itself. Of
+// many, one look finds those that have something: a claim each for 1,000 topics took the gateway several times as long
+// as the look takes Postgres (3.5 ms).
 const claimedTopicsMax = 8
+// Looks take at most a third of the time, whatever they cost.
+const lookShare = 3
 // Longer than the pauses of a bursty publisher: each time a topic is armed costs the registry a row.
 const coolMs = 2_000
 // Jobs that fall due within 2 s are not announced for hot topics.
@@ -54,17 +52,16 @@ export function createPolling(options: {
   const topics = new Map<TopicId, { foundAt: number; dry: boolean }>()
   let tokens = burst
   let filledAt = clock.now()
-  let tickMs = tickMinMs
-  let costMs = 0
-  let foundInTick = false
+  let lookMs = 0
+  let foundAt = -Infinity
   let lookedAt = 0
   let timer: Timer | undefined
 
   function tick(): void {
     timer = undefined
     const now = clock.now()
-    for (const [topic, { foundAt }] of topics) {
-      if (now - foundAt < coolMs) continue
+    for (const [topic, hot] of topics) {
+      if (now - hot.foundAt < coolMs) continue
       topics.delete(topic)
       // Its next claim that comes back short arms it.
       kick(topic)
@@ -74,13 +71,12 @@ export function createPolling(options: {
       lookedAt = now
       lookAhead()
     }
-    tickMs = foundInTick ? tickMinMs : Math.min(tickMaxMs, tickMs * tickGrowth)
-    foundInTick = false
     const waited = [...topics.keys()].filter(isWaitedFor)
     if (waited.length > claimedTopicsMax) {
       void kickReady(waited)
       return
     }
+    lookMs = 0
     for (const topic of waited) kick(topic)
     schedule()
   }
@@ -97,16 +93,15 @@ export function createPolling(options: {
     } catch (error) {
       onError(error)
     }
-    spent(clock.now() - sentAt)
+    const ms = clock.now() - sentAt
+    lookMs = lookMs === 0 ? ms : 0.9 * lookMs + 0.1 * ms
     schedule()
   }
 
-  function spent(ms: number): void {
-    costMs = costMs === 0 ? ms : 0.9 * costMs + 0.1 * ms
-  }
-
   function schedule(): void {
-    if (topics.size > 0) timer ??= clock.after(Math.max(tickMs, tickShare * costMs), tick)
+    if (topics.size === 0) return
+    const pauseMs = Math.min(tickMaxMs, Math.max(tickMinMs, (clock.now() - foundAt) / tickPart))
+    timer ??= clock.after(Math.max(pauseMs, (lookShare - 1) * lookMs), tick)
   }
 
   return {
@@ -114,25 +109,24 @@ export function createPolling(options: {
       const now = clock.now()
       tokens = Math.min(burst, tokens + ((now - filledAt) / 1000) * budgetPerSecond)
       filledAt = now
-      if (tokens < 1) return false
-      tokens -= 1
-      return true
+      tokens = Math.max(-burst, tokens - 1)
+      if (tokens >= 0) return 'within'
+      return tokens > -burst ? 'beyond' : 'flood'
     },
     heat(topic) {
-      topics.set(topic, { foundAt: clock.now(), dry: false })
-      tickMs = tickMinMs
+      foundAt = clock.now()
+      topics.set(topic, { foundAt, dry: false })
       schedule()
     },
     isHot: (topic) => topics.has(topic),
     isDry: (topic) => topics.get(topic)?.dry === true,
-    claimed(topic, { jobs, short, ms }) {
+    claimed(topic, { jobs, short }) {
       const hot = topics.get(topic)
       if (hot === undefined) return
       hot.dry = short
-      if (topics.size <= claimedTopicsMax) spent(ms)
       if (jobs === 0) return
-      hot.foundAt = clock.now()
-      foundInTick = true
+      foundAt = clock.now()
+      hot.foundAt = foundAt
     },
     get hot() {
       return topics.size

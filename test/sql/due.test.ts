@@ -48,6 +48,14 @@ describe('run_due', () => {
     })
     expect(await rows(session, 'select *, ctid from pullgate.job order by id')).toEqual(before)
   })
+  test('waits for what is due within 10 ms, and for nothing later', async () => {
+    const [soon, later] = [
+      await publish(session, 'soon', { delay: '8 milliseconds' }),
+      await publish(session, 'soon', { delay: '1 minute' }),
+    ]
+    expect(await runDue(session)).toMatchObject({ promoted: 1 })
+    expect([await stateOf(session, soon), await stateOf(session, later)]).toEqual(['ready', 'scheduled'])
+  })
   test('makes due jobs ready in the order of their instants, at most the limit', async () => {
     const late = await publish(session, 'due', { delay: '2 hours', spec: '"late"' })
     const early = await publish(session, 'due', { delay: '1 hour', spec: '"early"' })
