@@ -79,7 +79,7 @@ grant execute on function
   pullgate.arm(uuid, bigint[]),
   pullgate.disarm(uuid, bigint[]),
   pullgate.advance_marks(bigint[], bigint[], bigint[], timestamptz, bigint, xid8, timestamptz, xid8[]),
-  pullgate.reseat(bigint[], bigint, bigint),
+  pullgate.reseat(bigint[], bigint[], bigint, integer),
   pullgate.upkeep(),
   pullgate.settle_completes(bigint[], uuid[], text[]),
   pullgate.settle_fails(bigint[], uuid[], text[], boolean[], double precision[]),

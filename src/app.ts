@@ -105,7 +105,7 @@ export async function startGateway(config: Config, databaseUrl: string): Promise
     })
     const dispatcher = createDispatcher({ store: jobs, deliveries, marks, arming, clock, emit })
     const dueWork = createDueWork({
-      ...{ store: watch, marks, dispatcher, clock, emit },
+      ...{ store: watch, marks, directory, dispatcher, clock, emit },
       backstopMs: config.PULLGATE_BACKSTOP_MS,
     })
     const upkeep = createUpkeep({ queue, directory, clock, emit })

@@ -177,7 +177,9 @@ begin
   else
     update pullgate.job j set
         state = 'ready', attempts = p_job.attempts, deliveries = p_job.deliveries,
-        lease = null, lease_ends_at = null, lease_check_at = null
+        lease = null, lease_ends_at = null, lease_check_at = null,
+        -- As in come_back.
+        expires_at = case when j.expires_at is not null then greatest(j.expires_at, clock_timestamp()) end
       where j.id = p_job.id;
   end if;
 end
@@ -190,6 +192,8 @@ returns setof pullgate.job
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
 set jit = off
 as $$
 begin

@@ -176,12 +176,14 @@ declare
   v_today integer := floor(extract(epoch from clock_timestamp()) / 86400);
   v_filled boolean;
   v_dropped integer := 0;
+  v_ended integer;
 begin
   if not pg_try_advisory_xact_lock(hashtext('pullgate.upkeep')) then
     return 0;
   end if;
   select * into v_setting from pullgate.setting;
-  update pullgate.subscription s set ended_at = clock_timestamp()
+  with idle as (
+    update pullgate.subscription s set ended_at = clock_timestamp()
     where s.id = any (array(
       select i.id from pullgate.subscription i
         where i.ended_at is null
@@ -189,7 +191,10 @@ begin
             < clock_timestamp() - make_interval(days => v_setting.subscription_idle_days)
           and not exists (select from pullgate.job j where j.lease_check_at is not null and j.subscription_id = i.id)
         -- One that is being pulled from at this moment is not idle.
-        for update skip locked));
+        for update skip locked))
+    returning s.id
+  )
+  select count(pg_notify('pullgate_wake', 'ended:' || i.id)) into v_ended from idle i;
   delete from pullgate.subscription s where s.ended_at < clock_timestamp() - interval '14 days';
   -- Of gateways that died.
   delete from pullgate.armed a where a.until < clock_timestamp() - interval '1 minute';

@@ -23,7 +23,8 @@ begin
 end
 $$;
 
--- Locks the jobs of a call for many, before one of them is looked at.
+-- Locks the jobs of a call for many, before one of them is looked at. A job that somebody else has locked for long must
+-- not hold up the others: then 55P03, and the caller asks for each on its own.
 create or replace function pullgate.lock_jobs(p_ids bigint[])
 returns void
 language plpgsql volatile
@@ -33,6 +34,7 @@ set jit = off
 set plan_cache_mode = force_generic_plan
 as $$
 begin
+  perform set_config('lock_timeout', '200ms', true);
   perform from pullgate.job j where j.id = any (p_ids) order by j.id for update;
 end
 $$;
@@ -57,6 +59,8 @@ returns bigint[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
 set jit = off
 set plan_cache_mode = force_generic_plan
 as $$
@@ -191,7 +195,10 @@ begin
       state = p_state, due_at = coalesce(p_due_at, j.due_at), attempts = p_job.attempts, settled = p_job.settled,
       lease_check_at = null, last_error = p_job.last_error, log = p_job.log,
       -- A failed attempt has started in time; a released one is as if it had not.
-      expires_at = case when p_job.settled = 'release' then j.expires_at end
+      -- One that has passed is set to now: nothing looks for instants further back (advance_marks).
+      expires_at = case
+        when p_job.settled = 'release' and j.expires_at is not null then greatest(j.expires_at, clock_timestamp())
+      end
     where j.id = p_job.id;
 end
 $$;

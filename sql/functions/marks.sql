@@ -93,38 +93,56 @@ begin
 end
 $$;
 
--- Gives ready jobs of these lanes with a seq in (p_from, p_upto] a new one, in the returned twin, which is served
--- first: what a transaction that had been left out of the fence leaves behind, once it has ended. Returns their topics.
--- Locks: those jobs, in the order of their ids. It waits for a claim that holds one: skipped, it might go back to where
--- no claim looks any more.
-create or replace function pullgate.reseat(p_lanes bigint[], p_from bigint, p_upto bigint)
-returns bigint[]
+-- Gives ready jobs with a seq above p_from and up to their lane's mark a new one, in the returned twin, which is served
+-- first: what a transaction that had been left out of the fence leaves behind, once it has ended. At most p_limit, and
+-- none that is locked: a claim that lets go of it would leave it where no claim looks any more, so `remaining` says
+-- whether there are others, and the caller comes again. Their topics are woken, and returned.
+-- Locks: SKIP LOCKED on the jobs it moves. It never waits.
+create or replace function pullgate.reseat(
+  p_lanes bigint[],
+  p_marks bigint[],
+  p_from bigint,
+  p_limit integer,
+  out topics bigint[],
+  out remaining boolean
+)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
 set jit = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
+  v_now timestamptz := case when pg_current_xact_id() is not null then clock_timestamp() end;
   v_ids bigint[];
-  v_topics bigint[];
 begin
-  perform pg_current_xact_id();
   v_ids := array(
-    select j.id from pullgate.job j
-      where j.lane_id = any (p_lanes) and j.state = 'ready' and j.seq > p_from and j.seq <= p_upto
-      order by j.id
-      for update);
+    select head.id
+      from unnest(p_lanes, p_marks) as l (id, mark)
+      cross join lateral (
+        select j.id from pullgate.job j
+          where j.lane_id = l.id and j.state = 'ready' and j.seq > p_from and j.seq <= l.mark
+          order by j.seq limit p_limit
+          for update skip locked) as head
+      limit p_limit);
   with seated as (
     update pullgate.job j set seq = s.seq, lane_id = j.lane_id | 1
       from (
         select i.id, nextval('pullgate.job_seq') as seq
-          from (select r.id from pullgate.job r where r.id = any (v_ids) and r.state = 'ready' order by r.seq) i
+          from (select r.id from pullgate.job r where r.id = any (v_ids) order by r.seq) i
       ) s
       where j.id = s.id
       returning j.topic_id
   )
-  select array_agg(distinct s.topic_id) into v_topics from seated s;
-  return coalesce(v_topics, '{}');
+  select coalesce(array_agg(distinct s.topic_id), '{}') into topics from seated s;
+  perform pullgate.notify(t.id, v_now, v_now) from unnest(topics) as t (id);
+  remaining := exists (
+    select from unnest(p_lanes, p_marks) as l (id, mark)
+      cross join lateral (
+        select from pullgate.job j
+          where j.lane_id = l.id and j.state = 'ready' and j.seq > p_from and j.seq <= l.mark
+          order by j.seq limit 1) as head);
 end
 $$;

@@ -9,7 +9,7 @@
 --                a concurrent publisher of the key is waited for. Under REPEATABLE READ and SERIALIZABLE that
 --                can end in 40001: repeat the transaction.
 --   max_attempts 1 to 100; on_lost requeue, orphan or fail; defaults are the topic's
---   expires_at   not started by then: state expired
+--   expires_at   not started by then: state expired; one in the past counts as now
 --   traceparent  W3C trace context, handed to the executor
 -- Raises PL001 topic name, PL002 unknown topic, PL003 not JSON, PL004 too large, PL005 option.
 create or replace function pullgate.publish(
@@ -52,7 +52,8 @@ begin
       select l.id, l.topic_id, l.priority, true,
           case when v_due > v_now then 'scheduled' else 'ready' end, v_due, v_now, publish.dedupe_key,
           coalesce(publish.max_attempts, t.max_attempts, 5), coalesce(publish.on_lost, t.on_lost, 'requeue'),
-          publish.expires_at, publish.traceparent, publish.job_spec
+          case when publish.expires_at is not null then greatest(publish.expires_at, v_now) end,
+          publish.traceparent, publish.job_spec
         from pullgate.setting s
         join pullgate.lane l on l.topic = publish.topic and l.priority = publish.priority
         left join pullgate.topic t on t.id = l.topic_id
@@ -163,7 +164,8 @@ begin
       select v_lane.lane_id, v_lane.topic_id, priority, true,
         case when v_due > v_now then 'scheduled' else 'ready' end, v_due, v_now,
         coalesce(publish_many.max_attempts, v_lane.max_attempts), coalesce(publish_many.on_lost, v_lane.on_lost),
-        publish_many.expires_at, publish_many.traceparent, s.spec
+        case when publish_many.expires_at is not null then greatest(publish_many.expires_at, v_now) end,
+        publish_many.traceparent, s.spec
       from unnest(job_specs) with ordinality as s (spec, position)
       order by s.position
       returning j.id;

@@ -44,7 +44,8 @@ export function coalesce<Item, Result>(
         throw new Error(`${results.length} results for ${batch.length} items`)
       batch.forEach(({ resolve }, index) => resolve(results[index] as Result))
     } catch (error) {
-      if (batch.length > 1 && isOfOneItem(error)) for (const call of batch) await runBatch([call])
+      // Beside the batches: one of them may take its time.
+      if (batch.length > 1 && isOfOneItem(error)) for (const call of batch) void runBatch([call])
       else for (const { reject } of batch) reject(error)
     }
   }

@@ -35,7 +35,7 @@ export type Database = {
 const passing = /^(08|40|53|57|58)|^55P03$|^25P0[34]$/
 
 /** Of what the server said only: EPIPE, too, has five capital letters. */
-function sqlStateOf(error: unknown): string | undefined {
+export function sqlStateOf(error: unknown): string | undefined {
   return error instanceof pg.DatabaseError ? error.code : undefined
 }
 

@@ -3,6 +3,7 @@ import type { JobState } from '../domain/job-states.ts'
 import type { Settled, SettleStore } from '../domain/ports.ts'
 import type { JobId, Lease, SettleStatus } from '../domain/types.ts'
 import { coalesce } from './coalesce.ts'
+import { sqlStateOf } from './database.ts'
 import type { Database, Statement } from './database.ts'
 
 /**
@@ -35,8 +36,10 @@ const statements = {
 type SettledRow = { status: SettleStatus; state: JobState | null; due_at?: Date | null }
 type HeartbeatRow = { status: SettleStatus; lease_ends_at: Date | null; cancel_reason: string | null }
 
-/** What is refused is an element that Postgres has no place for, like a U+0000 in an error text. */
-const isRefused = (error: unknown) => error instanceof GatewayError && error.code !== 'database-unavailable'
+/** A job that somebody else has locked (pullgate.lock_jobs), or what Postgres has no place for, like U+0000 in a text. */
+const isOfOneItem = (error: unknown) =>
+  error instanceof GatewayError &&
+  (error.code !== 'database-unavailable' || sqlStateOf(error.cause) === '55P03')
 
 export function createSettleStore(database: Database): SettleStore {
   /** Arguments of many calls, each a row of values, as one statement's arrays: a column of values per parameter. */
@@ -46,7 +49,7 @@ export function createSettleStore(database: Database): SettleStore {
         const columns = (calls[0] ?? []).map((_, column) => calls.map((values) => values[column]))
         return database.query<Row>(statement, columns)
       },
-      { isOfOneItem: isRefused },
+      { isOfOneItem },
     )
   const complete = together<SettledRow>(statements.complete)
   const fail = together<SettledRow>(statements.fail)

@@ -19,7 +19,10 @@ const statements = {
         coalesce(marks, '{}')::text[] as marks, due_after::text, upto::text, fence::text, at::text, running::text[]
       from pullgate.advance_marks($1::bigint[], $2::bigint[], $3::bigint[], $4, $5, $6, $7, $8::xid8[])`,
   },
-  reseat: { name: 'reseat', text: 'select pullgate.reseat($1::bigint[], $2, $3)::text[] as topics' },
+  reseat: {
+    name: 'reseat',
+    text: 'select topics::text[], remaining from pullgate.reseat($1::bigint[], $2::bigint[], $3, $4)',
+  },
 } satisfies Record<string, Statement>
 
 export function createWatchStore(database: Database): WatchStore {
@@ -86,9 +89,7 @@ export function createWatchStore(database: Database): WatchStore {
         running: row.running.map(BigInt),
       }
     },
-    async reseat(lanes, from, upto) {
-      const { topics } = await one<{ topics: TopicId[] }>(statements.reseat, [lanes, from, upto])
-      return topics
-    },
+    reseat: ({ lanes, marks }, from, limit) =>
+      one<{ topics: TopicId[]; remaining: boolean }>(statements.reseat, [lanes, marks, from, limit]),
   }
 }

@@ -4,6 +4,7 @@ import type { Emit } from '../domain/events.ts'
 import type { WatchStore } from '../domain/ports.ts'
 import type { Dispatcher } from './dispatcher.ts'
 import type { Marks } from './marks.ts'
+import type { SubscriptionDirectory } from './subscription-directory.ts'
 
 /**
  * What happens because time passes: the backstop that bounds the cost of a lost notification, and one timer on the
@@ -20,7 +21,8 @@ export type DueWork = {
 
 export type DueWorkOptions = {
   readonly store: Pick<WatchStore, 'runDue' | 'look'>
-  readonly marks: Pick<Marks, 'of' | 'dueAfter'>
+  readonly marks: Pick<Marks, 'of' | 'dueAfter' | 'refresh'>
+  readonly directory: Pick<SubscriptionDirectory, 'forget'>
   readonly dispatcher: Pick<Dispatcher, 'kick' | 'topicsWithWaiters' | 'endSubscriptions' | 'parked'>
   readonly clock: Clock
   readonly emit: Emit
@@ -41,6 +43,7 @@ const readyMs = 100
 export function createDueWork({
   store,
   marks,
+  directory,
   dispatcher,
   clock,
   emit,
@@ -77,7 +80,9 @@ export function createDueWork({
         fence: false,
       })
       for (const topic of readyTopics) dispatcher.kick(topic, 'backstop')
+      directory.forget(ended)
       void dispatcher.endSubscriptions(ended)
+      marks.refresh(topics)
       if (dueInMs !== null) scheduleDue(dueInMs)
     } catch (error) {
       failed('backstop', error)

@@ -13,6 +13,8 @@ export type Marks = {
   /** Nothing falls due up to this instant. */
   readonly dueAfter: string | null
   claimed(topic: TopicId, jobs: number): void
+  /** Pulls wait for these topics: their marks are moved if none has been for a while. */
+  refresh(topics: readonly TopicId[]): void
   /** The server may be another one, whose sequence and transaction ids stand elsewhere. */
   forget(): void
   stop(): void
@@ -27,8 +29,11 @@ const longMs = 1_000
 const leftOutMax = 16
 const topicsMax = 10_000
 const topicsPerStatement = 500
-// Seqs per statement that seats anew: it reads the index entries of as many jobs, a few milliseconds of work.
-const reseatWindow = 20_000n
+const reseatJobsMax = 500
+// Marks are hints as well: whatever should be wrong with one is over after a minute, for one walk per lane.
+const lifeMs = 60_000
+// A gateway that claims little walks over what the others have claimed.
+const refreshMs = 10_000
 
 const none: LaneMarks = { lanes: [], marks: [] }
 
@@ -41,10 +46,13 @@ export function createMarks(options: {
   const { store, clock, emit, onReseated } = options
   const byTopic = new Map<TopicId, Map<string, string>>()
   const dirty = new Set<TopicId>()
-  const leftOut = new Map<bigint, { readonly from: bigint; readonly dueAfter: string | null }>()
+  /** With the last seq below which each of them has drawn none. */
+  const leftOut = new Map<bigint, bigint>()
   let dueAfter: string | null = null
   let pair: { readonly drawn: Pair; readonly since: number } | null = null
   let passedUpto = 0n
+  let passedAt = clock.now()
+  let begunAt = clock.now()
   let claimedJobs = 0
   let reseatFrom: bigint | undefined
   let timer: Timer | undefined
@@ -68,6 +76,7 @@ export function createMarks(options: {
 
   async function advance(): Promise<void> {
     advancing = true
+    if (clock.now() - begunAt > lifeMs) forget()
     const begun = epoch
     let pauseMs = intervalMs
     try {
@@ -90,36 +99,37 @@ export function createMarks(options: {
   }
 
   function apply(topics: readonly TopicId[], { passed, pair: drawn, running }: AdvanceResult): void {
-    if (drawn.upto < passedUpto) {
+    if (drawn.upto < (pair?.drawn.upto ?? passedUpto)) {
       // A sequence only goes back on another server: a standby that was promoted, a restored backup.
       forget()
       return
     }
     const now = clock.now()
-    for (const [id, { from, dueAfter: dueBefore }] of leftOut) {
+    let ended = false
+    for (const [id, from] of leftOut) {
       if (running.includes(id)) continue
       leftOut.delete(id)
-      if (reseatFrom === undefined || from < reseatFrom) {
-        reseatFrom = from
-        dueAfter = dueBefore
-      }
+      ended = true
+      if (reseatFrom === undefined || from < reseatFrom) reseatFrom = from
     }
     if (passed !== null) {
       keep(passed)
+      passedAt = now
       passedUpto = pair?.drawn.upto ?? passedUpto
       for (const topic of topics) dirty.delete(topic)
       claimedJobs = 0
     } else if (pair !== null && now - pair.since > longMs) {
       for (const id of running) {
-        if (leftOut.size < leftOutMax && !leftOut.has(id)) leftOut.set(id, { from: passedUpto, dueAfter })
+        if (leftOut.size < leftOutMax && !leftOut.has(id)) leftOut.set(id, passedUpto)
       }
     }
+    // It may have left something to fall due before what was seen here.
+    if (ended) dueAfter = null
     if (passed !== null || pair === null) pair = { drawn, since: now }
   }
 
   function keep({ topics, lanes, marks, dueAfter: upTo }: NonNullable<AdvanceResult['passed']>): void {
-    // A writer that was left out and has just ended may have left something to fall due.
-    if (reseatFrom === undefined) dueAfter = upTo
+    dueAfter = upTo
     topics.forEach((topic, index) => {
       const own = byTopic.get(topic) ?? new Map<string, string>()
       own.set(lanes[index] ?? '', marks[index] ?? '0')
@@ -129,20 +139,19 @@ export function createMarks(options: {
     })
   }
 
-  /** In windows, so that no statement reads more than so many index entries. */
+  /** What ended transactions have left below the marks: at most so many jobs a statement, and no locked ones. */
   async function reseat(begun: number): Promise<void> {
     while (reseatFrom !== undefined && begun === epoch && !stopped) {
-      const from: bigint = reseatFrom
-      const lanes = [...byTopic.values()].flatMap((own) => [...own.keys()])
-      const upto = from + reseatWindow < passedUpto ? from + reseatWindow : passedUpto
-      if (lanes.length > 0 && upto > from) onReseated(await store.reseat(lanes, from, upto))
-      // A further writer may have ended meanwhile, whose range begins lower.
-      if (begun === epoch) reseatFrom = upto < passedUpto ? upto : undefined
+      const { topics, remaining } = await store.reseat(of([...byTopic.keys()]), reseatFrom, reseatJobsMax)
+      onReseated(topics)
+      if (begun === epoch && !remaining) reseatFrom = undefined
+      else if (topics.length === 0) return
     }
   }
 
   function forget(): void {
     epoch += 1
+    begunAt = clock.now()
     byTopic.clear()
     leftOut.clear()
     dueAfter = null
@@ -157,9 +166,16 @@ export function createMarks(options: {
       return dueAfter
     },
     claimed(topic, jobs) {
-      dirty.add(topic)
+      if (dirty.size < topicsMax) dirty.add(topic)
       claimedJobs += jobs
       if (claimedJobs >= jobsMin) schedule(intervalMs)
+    },
+    refresh(topics) {
+      if (topics.length === 0 || clock.now() - passedAt < refreshMs) return
+      passedAt = clock.now()
+      for (const topic of topics) if (dirty.size < topicsMax) dirty.add(topic)
+      claimedJobs = jobsMin
+      schedule(intervalMs)
     },
     forget,
     stop() {

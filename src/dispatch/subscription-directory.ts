@@ -6,6 +6,8 @@ export type SubscriptionDirectory = {
   /** Undefined if there is none; one that has ended says so. Concurrent look-ups of one id are one statement. */
   find(id: SubscriptionId): Promise<Subscription | undefined>
   forget(ids: readonly SubscriptionId[]): void
+  /** Ends of subscriptions may have been missed. */
+  forgetAll(): void
   /** Writes down which subscriptions were used since the last call. */
   flush(): Promise<void>
 }
@@ -48,6 +50,9 @@ export function createSubscriptionDirectory(
     },
     forget(ids) {
       for (const id of ids) known.delete(id)
+    },
+    forgetAll() {
+      known.clear()
     },
     async flush() {
       const ids = [...used]

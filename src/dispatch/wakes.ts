@@ -17,7 +17,7 @@ export type Wakes = {
 export function createWakes(options: {
   readonly dispatcher: Pick<Dispatcher, 'kick' | 'kickAll'>
   readonly dueWork: Pick<DueWork, 'lookAhead'>
-  readonly directory: Pick<SubscriptionDirectory, 'forget'>
+  readonly directory: Pick<SubscriptionDirectory, 'forget' | 'forgetAll'>
   readonly arming: Pick<Arming, 'notified' | 'listening' | 'deaf'>
   readonly marks: Pick<Marks, 'forget'>
   readonly emit: Emit
@@ -43,6 +43,7 @@ export function createWakes(options: {
     notified: (payload) => emit({ type: 'notification', result: wake(payload) }),
     resync() {
       marks.forget()
+      directory.forgetAll()
       arming.listening()
       dispatcher.kickAll('resync')
       dueWork.lookAhead()

@@ -97,8 +97,12 @@ export type WatchStore = {
   arm(gateway: string, topics: readonly TopicId[]): Promise<readonly TopicId[]>
   disarm(gateway: string, topics: readonly TopicId[]): Promise<void>
   advanceMarks(advance: Advance): Promise<AdvanceResult>
-  /** Ready jobs of the lanes with a seq above `from`, up to `upto`, are seated anew; resolves to their topics. */
-  reseat(lanes: readonly string[], from: bigint, upto: bigint): Promise<readonly TopicId[]>
+  /** At most `limit` ready jobs with a seq above `from`, up to their lane's mark, are seated anew. */
+  reseat(
+    marks: LaneMarks,
+    from: bigint,
+    limit: number,
+  ): Promise<{ readonly topics: readonly TopicId[]; readonly remaining: boolean }>
 }
 
 export type Settled = {

@@ -48,6 +48,24 @@ describe('run_due', () => {
     })
     expect(await rows(session, 'select *, ctid from pullgate.job order by id')).toEqual(before)
   })
+  test('finds a deadline that had passed when the job was published, released or given back', async () => {
+    const past = await publish(session, 'deadline', { expires_at: '2001-01-01' })
+    const released = await runningJob(session, 'deadline')
+    const back = await runningJob(session, 'deadline')
+    await rows(
+      session,
+      `update pullgate.job set expires_at = now() - interval '1 hour' where id = any ($1)`,
+      [[released.id, back.id]],
+    )
+    // Up to here nothing falls due any more.
+    const dueAfter = await value(session, `select (clock_timestamp() - interval '5 seconds')::text`)
+    await release(session, released)
+    await byLease(session, 'give_back', [back])
+    expect(await row(session, 'select expired from pullgate.run_due(100, $1)', [dueAfter])).toEqual({
+      expired: 3,
+    })
+    for (const id of [past, released.id, back.id]) expect(await stateOf(session, id)).toBe('expired')
+  })
   test('waits for what is due within 10 ms, and for nothing later', async () => {
     const [soon, later] = [
       await publish(session, 'soon', { delay: '8 milliseconds' }),

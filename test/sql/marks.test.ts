@@ -1,6 +1,7 @@
+import { once } from 'node:events'
 import type pg from 'pg'
 import { beforeAll, beforeEach, describe, expect, test } from 'vitest'
-import { useDatabase, waitsForLock } from '../support/database.ts'
+import { useDatabase } from '../support/database.ts'
 import { until } from '../support/http.ts'
 import { publish, row, rows, subscribe, value } from './jobs.ts'
 import type { Runner } from './jobs.ts'
@@ -74,8 +75,12 @@ const only = ({ lanes, marks }: Marks): Marks => ({ lanes, marks })
 const ids = (claimed: Claimed[]) => claimed.map(({ id, note }) => id ?? note)
 const seqOf = async (id: string) =>
   Number(await value(database, 'select seq from pullgate.job where id = $1', [id]))
-const reseat = (runner: Runner, { lanes }: Marks, from: number, upto: number) =>
-  value<string[]>(runner, 'select pullgate.reseat($1::bigint[], $2, $3)::text[]', [lanes, from, upto])
+const reseat = (runner: Runner, { lanes, marks }: Marks, from: number, limit = 500) =>
+  row<{ topics: string[]; remaining: boolean }>(
+    runner,
+    'select topics::text[], remaining from pullgate.reseat($1::bigint[], $2::bigint[], $3, $4)',
+    [lanes, marks, from, limit],
+  )
 
 async function published(count: number, runner: Runner = database): Promise<string[]> {
   const all: string[] = []
@@ -179,45 +184,62 @@ describe('a writer that is left out', () => {
     return { late, later, passed, from: from[0], upto: Number(pair.upto), writer }
   }
   test('leaves jobs below the mark, which no claim sees until they are seated anew, in their order', async () => {
-    const { late, passed, from, upto, writer } = await stranded()
+    const { late, passed, from, writer } = await stranded()
     expect((await advance(passed, { marks: passed, leftOut: [writer] })).running).not.toContain(writer)
     expect(ids(await claim(database, 5, passed))).toEqual([])
     expect((await look(database, [topic], only(passed))).ready_topics).toEqual([])
     const [fresh] = await published(1)
-    expect(await reseat(database, passed, from, upto)).toEqual([
-      await value(database, 'select pullgate.topic_id($1)', [topic]),
-    ])
+    expect(await reseat(database, passed, from)).toEqual({
+      topics: [await value(database, 'select pullgate.topic_id($1)', [topic])],
+      remaining: false,
+    })
     expect((await look(database, [topic], only(passed))).ready_topics).toEqual([topic])
     // Served first, as jobs that come back are; nothing else is touched.
     expect(ids(await claim(database, 5, passed))).toEqual([...late, fresh])
-    expect(await reseat(database, passed, from, upto)).toEqual([])
+    expect(await reseat(database, passed, from)).toEqual({ topics: [], remaining: false })
   })
-  test('whose job a claim has locked is waited for: rolled back, it is seated anew as well', async () => {
-    const { late, passed, from, upto } = await stranded()
+  test('is seated anew up to the marks only: the backlog above them keeps its place', async () => {
+    const { late, passed, from } = await stranded()
+    const backlog = await published(2)
+    await reseat(database, passed, from)
+    const lanes = 'select id, lane_id & 1 = 1 as twin from pullgate.job where id = any ($1) order by id'
+    expect(await rows(database, lanes, [[...late, ...backlog]])).toEqual([
+      ...late.map((id) => ({ id, twin: true })),
+      ...backlog.map((id) => ({ id, twin: false })),
+    ])
+  })
+  test('wakes the gateways that wait for its topics', async () => {
+    const { passed, from } = await stranded()
+    const listener = await database.session()
+    const heard = once(listener, 'notification')
+    await listener.query('listen pullgate_wake')
+    await database.query('select pullgate.arm(gen_random_uuid(), array[pullgate.topic_id($1)])', [topic])
+    await reseat(database, passed, from)
+    expect(await heard).toMatchObject([
+      { payload: await value(database, 'select pullgate.topic_id($1)', [topic]) },
+    ])
+  })
+  test('whose job a claim has locked is not waited for, but told of; rolled back, it is seated anew as well', async () => {
+    const { late, passed, from } = await stranded()
     await one.query('begin')
     expect(ids(await claim(one, 1))).toEqual([late[0]])
-    const seated = reseat(two, passed, from, upto)
-    await waitsForLock(database, two)
+    expect(await reseat(two, passed, from)).toMatchObject({ remaining: true })
+    expect(ids(await claim(database, 5, passed))).toEqual(late.slice(1))
     await one.query('rollback')
-    expect(await seated).toHaveLength(1)
-    expect(ids(await claim(database, 5, passed))).toEqual(late)
+    expect(await reseat(two, passed, from)).toMatchObject({ remaining: false })
+    expect(ids(await claim(database, 5, passed))).toEqual(late.slice(0, 1))
   })
   test('whose job was claimed meanwhile is left alone', async () => {
-    const { late, passed, from, upto } = await stranded()
-    await one.query('begin')
+    const { late, passed, from } = await stranded()
     await claim(one, 1)
-    const seated = reseat(two, passed, from, upto)
-    await waitsForLock(database, two)
-    await one.query('commit')
-    await seated
+    expect(await reseat(two, passed, from)).toMatchObject({ remaining: false })
     expect(await value(database, 'select state from pullgate.job where id = $1', [late[0]])).toBe('running')
     expect(ids(await claim(database, 5, passed))).toEqual(late.slice(1))
   })
-  test('is seated anew in windows that do not overlap', async () => {
-    const { late, passed, from, upto } = await stranded()
-    const middle = await seqOf(late[1] ?? '')
-    await reseat(database, passed, from, middle)
-    await reseat(database, passed, middle, upto)
+  test('is seated anew so many at a time, in their order', async () => {
+    const { late, passed, from } = await stranded()
+    expect(await reseat(database, passed, from, 2)).toMatchObject({ remaining: true })
+    expect(await reseat(database, passed, from, 2)).toMatchObject({ remaining: false })
     expect(ids(await claim(database, 5, passed))).toEqual(late)
   })
 })

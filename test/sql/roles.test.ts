@@ -50,7 +50,7 @@ const gatewayOnly = [
   'look(bigint[],bigint[],bigint[],timestamp with time zone,integer,boolean)',
   'read_job(bigint)',
   'read_subscriptions(uuid)',
-  'reseat(bigint[],bigint,bigint)',
+  'reseat(bigint[],bigint[],bigint,integer)',
   'retry(bigint)',
   'run_due(integer,timestamp with time zone)',
   'settle_completes(bigint[],uuid[],text[])',

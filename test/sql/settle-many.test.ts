@@ -1,7 +1,18 @@
 import type pg from 'pg'
 import { beforeAll, expect, test } from 'vitest'
 import { useDatabase, waitsForLock } from '../support/database.ts'
-import { byLease, complete, endLease, readJob, release, rows, runDue, runningJob, value } from './jobs.ts'
+import {
+  byLease,
+  complete,
+  endLease,
+  readJob,
+  refusal,
+  release,
+  rows,
+  runDue,
+  runningJob,
+  value,
+} from './jobs.ts'
 
 const database = useDatabase()
 let session: pg.Client
@@ -203,4 +214,24 @@ test.each([
 test('none at all is no error', async () => {
   for (const many of [settle, failMany, releaseMany, heartbeatMany])
     expect(await many(session, [])).toEqual([])
+})
+
+test('a job that somebody has locked refuses a call for many after a while, and not one for itself alone', async () => {
+  const [locked, free] = [await runningJob(session, 'locked'), await runningJob(session, 'locked')]
+  await other.query('begin')
+  await other.query('select from pullgate.job where id = $1 for update', [locked.id])
+  const beats = `select status from pullgate.heartbeats($1::bigint[], $2::uuid[],
+    array_fill(null::integer, array[$3::integer]), array_fill(null::text, array[$3::integer]))`
+  const values = (...jobs: Element[]) => [
+    jobs.map(({ id }) => id),
+    jobs.map(({ lease }) => lease),
+    jobs.length,
+  ]
+  const beat = (job: Element) => rows(session, beats, values(job))
+  expect(await refusal(session, beats, values(locked, free))).toMatchObject({ code: '55P03' })
+  expect(await beat(free)).toEqual([{ status: 'ok' }])
+  const waiting = beat(locked)
+  await waitsForLock(database, session)
+  await other.query('rollback')
+  expect(await waiting).toEqual([{ status: 'ok' }])
 })

@@ -13,6 +13,7 @@ export function createDueWorld(options: { random?: number; parked?: number } = {
   const events: GatewayEvent[] = []
   const kicks: string[] = []
   const ended: string[] = []
+  const forgotten: string[] = []
   const dispatcher = {
     parked: options.parked ?? 1,
     topicsWithWaiters: () => ['a', 'b'],
@@ -20,7 +21,15 @@ export function createDueWorld(options: { random?: number; parked?: number } = {
     endSubscriptions: (ids: readonly string[]) => (ended.push(...ids), Promise.resolve()),
   }
   const emit = (event: GatewayEvent) => void events.push(event)
-  const work = createDueWork({ store, marks: noMarks, dispatcher, clock, emit, backstopMs })
+  const work = createDueWork({
+    store,
+    marks: noMarks,
+    directory: { forget: (ids) => void forgotten.push(...ids) },
+    dispatcher,
+    clock,
+    emit,
+    backstopMs,
+  })
 
   /** Answers the look that is under way. */
   async function see(result: Partial<LookResult> = {}) {
@@ -36,7 +45,7 @@ export function createDueWorld(options: { random?: number; parked?: number } = {
     clock.advance(ms)
     await idle()
   }
-  return { clock, store, events, kicks, ended, work, dispatcher, see, due, advance }
+  return { clock, store, events, kicks, ended, forgotten, work, dispatcher, see, due, advance }
 }
 
 export const nothing: DueResult = {

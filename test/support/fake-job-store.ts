@@ -76,6 +76,7 @@ export const noMarks = {
   dueAfter: null,
   of: () => ({ lanes: [], marks: [] }),
   claimed: () => undefined,
+  refresh: () => undefined,
   forget: () => undefined,
 }
 

@@ -45,8 +45,8 @@ function setUp() {
     marks.claimed('a', 100)
     await advance(ms)
   }
-  async function reseat(topics: readonly string[] = []) {
-    store.reseat.next().resolve(topics)
+  async function reseat(topics: readonly string[] = [], remaining = false) {
+    store.reseat.next().resolve({ topics, remaining })
     await idle()
   }
   return { clock, store, events, reseated, marks, advance, answer, passed, first, work, reseat }
@@ -149,43 +149,71 @@ describe('a transaction that runs for long', () => {
     await answer({ pair: pair(300, 30), passed: passed(200), running: [7n] })
     await advance(100)
     await answer({ pair: pair(400, 40), passed: passed(300) })
-    // The due bound goes back as well, and does not follow this pass.
-    expect([marks.dueAfter, marks.of(['a']).marks]).toEqual(['due 50', ['300']])
-    expect(store.reseat.next().args).toEqual([['10'], 100n, 300n])
+    // What it left to fall due may lie before what was seen in this pass.
+    expect([marks.dueAfter, marks.of(['a']).marks]).toEqual([null, ['300']])
+    expect(store.reseat.next().args).toEqual([{ lanes: ['10'], marks: ['300'] }, 100n, 500])
     await reseat(['a'])
     expect([reseated, store.reseat.total()]).toEqual([['a'], 1])
-    await advance(10_000)
+    await advance(9_000)
     expect(store.advanceMarks.open).toHaveLength(0)
   })
-  test('is seated in windows of 20,000', async () => {
-    const { answer, passed, advance, reseat, store } = await leftOut()
-    await answer({ pair: pair(50_000, 30), passed: passed(200), running: [7n] })
+  test('has more than a statement takes seated at once; what is locked is asked for again later', async () => {
+    const { answer, passed, advance, reseat, reseated, store } = await leftOut()
+    await answer({ pair: pair(300, 30), passed: passed(200), running: [7n] })
     await advance(100)
-    await answer({ pair: pair(60_000, 40), passed: passed(300) })
-    const windows: unknown[] = []
-    while (store.reseat.open.length > 0) {
-      windows.push(store.reseat.next().args.slice(1))
-      await reseat()
-    }
-    expect(windows).toEqual([
-      [100n, 20_100n],
-      [20_100n, 40_100n],
-      [40_100n, 50_000n],
-    ])
+    await answer({ pair: pair(400, 40), passed: passed(300) })
+    await reseat(['a'], true)
+    await reseat([], true)
+    expect([reseated, store.reseat.open.length]).toEqual([['a'], 0])
+    await advance(100)
+    await answer({ pair: pair(400, 40), running: [50n] })
+    expect(store.reseat.next().args.slice(1)).toEqual([100n, 500])
+    await reseat(['a'])
+    await advance(9_000)
+    expect(store.advanceMarks.open).toHaveLength(0)
   })
-  test('is seated once more where a statement failed, from that window on', async () => {
-    const { answer, passed, advance, store, reseat, events } = await leftOut()
-    await answer({ pair: pair(30_000, 30), passed: passed(200), running: [7n] })
+  test('is asked for once more where a statement failed', async () => {
+    const { answer, passed, advance, store, events } = await leftOut()
+    await answer({ pair: pair(300, 30), passed: passed(200), running: [7n] })
     await advance(100)
-    await answer({ pair: pair(60_000, 40), passed: passed(300) })
-    await reseat()
+    await answer({ pair: pair(400, 40), passed: passed(300) })
     store.reseat.next().reject(new Error('away'))
     await idle()
     expect(events).toMatchObject([{ type: 'upkeep failed', task: 'marks' }])
     await advance(1_000)
-    await answer({ pair: pair(60_000, 40), running: [50n] })
-    expect(store.reseat.next().args.slice(1)).toEqual([20_100n, 30_000n])
+    await answer({ pair: pair(400, 40), running: [50n] })
+    expect(store.reseat.next().args.slice(1)).toEqual([100n, 500])
   })
+})
+
+test('whatever is wrong with a mark is over after a minute', async () => {
+  const { first, work, clock, marks, store } = setUp()
+  await first()
+  clock.advance(60_000)
+  await work()
+  expect(store.advanceMarks.next().args[0]).toMatchObject({ pair: null, dueAfter: null })
+  expect(marks.of(['a']).lanes).toEqual([])
+})
+
+test('marks of topics with pulls move also where others claim: every 10 s', async () => {
+  const { marks, store, advance } = setUp()
+  marks.refresh(['a'])
+  await advance(10_000)
+  expect(store.advanceMarks.total()).toBe(0)
+  marks.refresh([])
+  await advance(100)
+  expect(store.advanceMarks.total()).toBe(0)
+  marks.refresh(['a'])
+  await advance(100)
+  expect(store.advanceMarks.next().args[0]).toMatchObject({ topics: ['a'] })
+})
+
+test('a promoted server whose sequence stands below the pair that was drawn is another one', async () => {
+  const { first, work, answer, marks } = setUp()
+  await first()
+  await work()
+  await answer({ pair: pair(150, 3), passed: { topics: ['a'], lanes: ['10'], marks: ['150'], dueAfter: 'x' } })
+  expect([marks.of(['a']).lanes, marks.dueAfter]).toEqual([[], null])
 })
 
 test('a sequence that went back is another server’s: everything is forgotten', async () => {

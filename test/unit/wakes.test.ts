@@ -15,7 +15,7 @@ function setUp(kicked: 'woke' | 'idle' = 'woke', polled = false) {
       kickAll: record('kickAll'),
     },
     dueWork: { lookAhead: record('lookAhead') },
-    directory: { forget: record('forget') },
+    directory: { forget: record('forget'), forgetAll: record('forget all') },
     arming: {
       notified: (topic) => (heard.push(topic), !polled),
       listening: record('listening'),
@@ -117,5 +117,5 @@ describe('a notification', () => {
 test('a resync looks at every topic, and ahead', () => {
   const { wakes, calls } = setUp()
   wakes.resync()
-  expect(calls).toEqual([['forget marks'], ['listening'], ['kickAll', 'resync'], ['lookAhead']])
+  expect(calls).toEqual([['forget marks'], ['forget all'], ['listening'], ['kickAll', 'resync'], ['lookAhead']])
 })
