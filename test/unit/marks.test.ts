@@ -212,7 +212,10 @@ test('a promoted server whose sequence stands below the pair that was drawn is a
   const { first, work, answer, marks } = setUp()
   await first()
   await work()
-  await answer({ pair: pair(150, 3), passed: { topics: ['a'], lanes: ['10'], marks: ['150'], dueAfter: 'x' } })
+  await answer({
+    pair: pair(150, 3),
+    passed: { topics: ['a'], lanes: ['10'], marks: ['150'], dueAfter: 'x' },
+  })
   expect([marks.of(['a']).lanes, marks.dueAfter]).toEqual([[], null])
 })
 

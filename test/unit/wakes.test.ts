@@ -117,5 +117,11 @@ describe('a notification', () => {
 test('a resync looks at every topic, and ahead', () => {
   const { wakes, calls } = setUp()
   wakes.resync()
-  expect(calls).toEqual([['forget marks'], ['forget all'], ['listening'], ['kickAll', 'resync'], ['lookAhead']])
+  expect(calls).toEqual([
+    ['forget marks'],
+    ['forget all'],
+    ['listening'],
+    ['kickAll', 'resync'],
+    ['lookAhead'],
+  ])
 })
