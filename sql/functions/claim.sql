@@ -51,26 +51,23 @@ declare
   v_ids bigint[] := '{}';
   v_slots integer[] := '{}';
   v_short bigint[] := '{}';
+  v_ready bigint[];
 begin
   select array_agg(s.ack = 'auto' order by w.slot), array_agg(s.lease_seconds order by w.slot)
     into v_autos, v_leases
     from unnest(p_subscriptions) with ordinality as w (subscription_id, slot)
     left join pullgate.subscription s on s.id = w.subscription_id and s.ended_at is null;
 
+  -- Of many topics most have nothing: one statement finds out, in place of three for each.
+  if cardinality(p_topics) > 1 then
+    v_ready := pullgate.ready_topics(p_topics, p_lanes, p_marks, 0);
+  end if;
   for v_topic in
     select w.topic_id as id, sum(w.wanted)::integer as wanted
       from unnest(p_topics, p_counts, v_autos) with ordinality as w (topic_id, wanted, auto, slot)
       where w.auto is not null
         and not exists (select from pullgate.topic t where t.id = w.topic_id and t.paused)
-        -- Of many topics most have nothing: one statement finds out, in place of three for each.
-        and (cardinality(p_topics) = 1 or exists (
-          select from pullgate.lane_twin t
-            cross join lateral (
-              select from pullgate.job j
-                where j.lane_id = t.id and j.state = 'ready'
-                  and j.seq > coalesce(p_marks[array_position(p_lanes, t.id)], 0)
-                order by j.seq limit 1) as head
-            where t.topic_id = w.topic_id))
+        and (cardinality(p_topics) = 1 or w.topic_id = any (v_ready))
       group by w.topic_id
       order by min(w.slot)
   loop
@@ -145,19 +142,12 @@ begin
         where w.auto is null;
   end if;
   if cardinality(v_short) > 0 then
+    v_ready := pullgate.ready_topics(v_short, p_lanes, p_marks, 0);
     return query
       select min(w.slot)::integer, 'left', null::bigint, null::uuid, null::integer, null::timestamptz, null::integer,
           null::boolean, null::timestamptz, null::double precision, null::text, null::text
         from unnest(p_topics) with ordinality as w (topic_id, slot)
-        where w.topic_id = any (v_short) and exists (
-          select from pullgate.lane_twin t
-            cross join lateral (
-              select from pullgate.job j
-                where j.lane_id = t.id and j.state = 'ready'
-                  and j.seq > coalesce(p_marks[array_position(p_lanes, t.id)], 0)
-                  and (j.expires_at is null or j.expires_at > v_now)
-                order by j.seq limit 1) as head
-            where t.topic_id = w.topic_id)
+        where w.topic_id = any (v_ready)
         group by w.topic_id;
   end if;
 end
@@ -245,9 +235,11 @@ begin
     from pullgate.lock_claims(p_ids, p_leases) c
     where c.auto_ack;
   perform pullgate.finish_all(v_over, 'delivered');
-  update pullgate.job j set
-      state = 'delivered', lease_ends_at = null, lease_check_at = clock_timestamp() + interval '1 day'
-    where j.id = any (v_keyed);
+  if cardinality(v_keyed) > 0 then
+    update pullgate.job j set
+        state = 'delivered', lease_ends_at = null, lease_check_at = clock_timestamp() + interval '1 day'
+      where j.id = any (v_keyed);
+  end if;
   return cardinality(v_over) + cardinality(v_keyed);
 end
 $$;

@@ -69,6 +69,9 @@ declare
   v_day_slot smallint := pullgate.day_slot(v_now);
   v_moved bigint[];
 begin
+  if cardinality(p_ids) = 0 then
+    return '{}';
+  end if;
   with given as (
     select distinct on (g.id) g.id, g.lease, g.result
       from unnest(p_ids, p_leases, p_results) with ordinality as g (id, lease, result, position)

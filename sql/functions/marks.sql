@@ -6,9 +6,9 @@
 --
 -- A mark at the highest claimed seq would strand jobs of transactions that commit late. A safe one: read the last
 -- seq drawn, `upto`, then draw a fresh transaction id, `fence`. A job draws its seq after its transaction's id
--- (the default of job.seq, job_becomes_ready), so whoever drew a seq up to `upto` has an id below the fence. Once all of those
--- have ended, what is visible is all there will ever be up to `upto`, and the mark may go to just before the lowest
--- ready seq that is visible. A job that a claim has locked is visible as ready until that claim commits.
+-- (the default of job.seq, job_becomes_ready), so whoever drew a seq up to `upto` has an id below the fence. Once all
+-- of those have ended, what is visible is all there will ever be up to `upto`, and the mark may go to just before the
+-- lowest ready seq that is visible. A job that a claim has locked is visible as ready until that claim commits.
 --
 -- The same holds for time: what is to fall due gets its instant after its transaction's id, or seconds ahead.
 
@@ -66,20 +66,8 @@ begin
           order by j.seq limit 1
       ) head on true;
     -- Five seconds back: for the time between a clock's reading and the drawing of an id, and for a clock set back.
-    select greatest(v_after, least(p_at - interval '5 seconds', min(d.at) - interval '1 microsecond'))
-      into due_after
-      from (
-        (select j.due_at as at from pullgate.job j
-          where j.state = 'scheduled' and j.due_at > v_after and j.due_at <= p_at order by j.due_at limit 1)
-        union all
-        (select j.lease_check_at from pullgate.job j
-          where j.lease_check_at > v_after and j.lease_check_at <= p_at order by j.lease_check_at limit 1)
-        union all
-        (select j.expires_at from pullgate.job j
-          where j.expires_at is not null and j.state in ('scheduled', 'ready')
-            and j.expires_at > v_after and j.expires_at <= p_at
-          order by j.expires_at limit 1)
-      ) d;
+    due_after := greatest(v_after, least(
+      p_at - interval '5 seconds', pullgate.next_due(v_after, p_at) - interval '1 microsecond'));
   end if;
   if passed or p_fence is null then
     at := clock_timestamp();

@@ -7,7 +7,7 @@ import type { Database, Statement } from './database.ts'
 /** Claims and what becomes of them: src/dispatch asks, sql/functions/claim.sql answers. */
 
 /** Jobs that one statement may claim, for several topics: it bounds what is held in memory at once. */
-const claimJobsMax = 1_000
+const statementJobsMax = 1_000
 
 const statements = {
   claim: {
@@ -94,7 +94,7 @@ export function createJobStore(database: Database, claimStatements: number): Job
   }
   const claim = coalesce(claimAll, {
     concurrency: claimStatements,
-    batchMax: claimJobsMax,
+    batchMax: statementJobsMax,
     weigh: ({ slots }) => slots.reduce((sum, { jobs }) => sum + jobs, 0),
   })
 

@@ -2,7 +2,7 @@ import type { DueResult, WatchStore } from '../domain/ports.ts'
 import type { SubscriptionId, TopicId } from '../domain/types.ts'
 import type { Database, Statement } from './database.ts'
 
-/** Looking, arming, due work, low-water marks: sql/functions/due.sql, wake.sql, marks.sql. */
+/** Looking, arming, due work, low-water marks: sql/functions/look.sql, due.sql, wake.sql, marks.sql. */
 
 const statements = {
   runDue: { name: 'run_due', text: 'select * from pullgate.run_due($1, $2)' },

@@ -1,7 +1,7 @@
 import type { Clock, Timer } from '../domain/clock.ts'
 import { asError } from '../domain/errors.ts'
 import type { Emit } from '../domain/events.ts'
-import type { WatchStore } from '../domain/ports.ts'
+import type { LookResult, WatchStore } from '../domain/ports.ts'
 import type { TopicId, WakeCause } from '../domain/types.ts'
 import type { ArmedTopic, DueHints } from './armed-topic.ts'
 import { createFence } from './fence.ts'
@@ -60,9 +60,15 @@ export function createArming(options: {
 
   const failed = (task: string) => (cause: unknown) =>
     emit({ type: 'upkeep failed', task, error: asError(cause) })
+  const look = async (ids: readonly TopicId[], drawFence: boolean): Promise<LookResult> => {
+    const { dueAfter } = marks
+    const query = { topics: ids, marks: marks.of(ids), dueAfter, readyMs: 0, fence: drawFence }
+    const result = await store.look(query)
+    if (result.dueInMs !== null) dueWork.saw(result.dueInMs)
+    return result
+  }
   const fence = createFence({
-    ...{ store, marks, clock, kick, isWaitedFor, dueWork },
-    topics,
+    ...{ look, clock, topics, kick, isWaitedFor },
     onError: failed('fence'),
   })
   const registry = createRegistry({
@@ -73,13 +79,7 @@ export function createArming(options: {
   const polling = createPolling({
     clock,
     kick: (topic) => kick(topic, 'tick'),
-    async look(ids) {
-      const { dueAfter } = marks
-      const query = { topics: ids, marks: marks.of(ids), dueAfter, readyMs: 0, fence: false }
-      const { readyTopics, dueInMs } = await store.look(query)
-      if (dueInMs !== null) dueWork.saw(dueInMs)
-      return readyTopics
-    },
+    look: async (ids) => (await look(ids, false)).readyTopics,
     isWaitedFor,
     lookAhead: dueWork.lookAhead,
     onError: failed('polling'),

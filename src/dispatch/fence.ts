@@ -1,8 +1,7 @@
 import type { Clock, Timer } from '../domain/clock.ts'
-import type { WatchStore } from '../domain/ports.ts'
+import type { LookResult } from '../domain/ports.ts'
 import type { TopicId, WakeCause } from '../domain/types.ts'
-import type { ArmedTopic, DueHints } from './armed-topic.ts'
-import type { Marks } from './marks.ts'
+import type { ArmedTopic } from './armed-topic.ts'
 
 /**
  * Closes the gap between a claim that found nothing and an arm that publishers see: looks at armed topics until every
@@ -22,16 +21,14 @@ const firstPauseMs = 2
 const pauseMaxMs = 250
 
 export function createFence(options: {
-  readonly store: Pick<WatchStore, 'look'>
-  readonly marks: Pick<Marks, 'of' | 'dueAfter'>
+  readonly look: (topics: readonly TopicId[], drawFence: boolean) => Promise<LookResult>
   readonly clock: Clock
   readonly topics: ReadonlyMap<TopicId, ArmedTopic>
   readonly kick: (topic: TopicId, cause: WakeCause) => void
   readonly isWaitedFor: (topic: TopicId) => boolean
-  readonly dueWork: Pick<DueHints, 'saw'>
   readonly onError: (error: unknown) => void
 }): Fence {
-  const { store, marks, clock, topics, kick, isWaitedFor, dueWork, onError } = options
+  const { look, clock, topics, kick, isWaitedFor, onError } = options
   let timer: Timer | undefined
   let pauseMs = 0
   let looking = false
@@ -48,11 +45,11 @@ export function createFence(options: {
     if (stopped || looking || timer !== undefined) return
     timer = clock.after(pauseMs, () => {
       timer = undefined
-      void look()
+      void probeOnce()
     })
   }
 
-  async function look(): Promise<void> {
+  async function probeOnce(): Promise<void> {
     const unfenced = open()
     if (unfenced.length === 0) return
     looking = true
@@ -61,13 +58,8 @@ export function createFence(options: {
     const ids = unfenced.map(({ id }) => id)
     const sentAt = clock.now()
     try {
-      const { readyTopics, horizon, fence, dueInMs } = await store.look({
-        topics: ids,
-        marks: marks.of(ids),
-        dueAfter: marks.dueAfter,
-        readyMs: 0,
-        fence: unfenced.some((topic) => topic.fence === undefined),
-      })
+      const drawFence = unfenced.some((topic) => topic.fence === undefined)
+      const { readyTopics, horizon, fence } = await look(ids, drawFence)
       const ready = new Set(readyTopics)
       for (const { topic, armedAt } of asked) {
         // Armed anew meanwhile, perhaps since the arm had lapsed: this look came too early for it.
@@ -76,7 +68,6 @@ export function createFence(options: {
         if (ready.has(topic.id)) kick(topic.id, 'fence')
         else close(topic, horizon, sentAt)
       }
-      if (dueInMs !== null) dueWork.saw(dueInMs)
     } catch (error) {
       onError(error)
     }

@@ -89,7 +89,7 @@ export type JobStore = {
   doubt(jobs: readonly Held[]): Promise<number>
 }
 
-/** What a gateway asks and says without claiming anything (sql/functions/due.sql, marks.sql, wake.sql). */
+/** What a gateway asks and says without claiming anything (sql/functions/look.sql, due.sql, marks.sql, wake.sql). */
 export type WatchStore = {
   runDue(limit: number, dueAfter: string | null): Promise<DueResult>
   look(look: Look): Promise<LookResult>

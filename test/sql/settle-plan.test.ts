@@ -3,25 +3,12 @@ import { beforeAll, describe, expect, test } from 'vitest'
 import { useDatabase } from '../support/database.ts'
 import { claim, publish, rows, subscribe } from './jobs.ts'
 import type { Claimed } from './jobs.ts'
+import { explainedAnew, explainedSession } from './plans.ts'
+import type { Explained } from './plans.ts'
 
 /** What settles and heartbeats do to the table: their plans, as auto_explain reports them, and their updates. */
 const database = useDatabase()
 const many = 60_000
-
-async function explainedSession(): Promise<{ session: pg.Client; plans: string[] }> {
-  const session = await database.session()
-  const plans: string[] = []
-  session.on('notice', ({ message = '' }) => {
-    if (message.includes('plan:')) plans.push(message)
-  })
-  await session.query(`
-    load 'auto_explain';
-    set auto_explain.log_min_duration = 0;
-    set auto_explain.log_nested_statements = on;
-    set client_min_messages = log;
-    set plan_cache_mode = force_generic_plan`)
-  return { session, plans }
-}
 
 let subscription = ''
 /** Made in another session: the plans are those of settles alone. */
@@ -60,10 +47,10 @@ async function exercise(session: pg.Client): Promise<void> {
   }
 }
 
-let planned: Awaited<ReturnType<typeof explainedSession>>
+let planned: Explained
 beforeAll(async () => {
   subscription = await subscribe(database, 'plan')
-  planned = await explainedSession()
+  planned = await explainedSession(database)
   await exercise(planned.session)
   await publish(database, 'plan')
   await database.query(
@@ -77,10 +64,7 @@ beforeAll(async () => {
 
 // Statistics told to the catalogue would make the first session plan again: it comes first.
 const kept = () => Promise.resolve(planned)
-const fresh = async () => {
-  await database.query('vacuum analyze pullgate.job')
-  return explainedSession()
-}
+const fresh = () => explainedAnew(database)
 
 describe.each([
   ['planned on an empty table', kept],

@@ -1,0 +1,106 @@
+-- Looking without claiming: what is ready, what falls due, what has ended.
+--
+-- ready_topics and next_due are for functions that have set how to plan, which holds in here as well.
+
+-- Which of the topics have a ready job above their lanes' marks that has been claimable for p_ready_ms; with 0 whatever
+-- a claim would see. By plain read: a job that another claim has locked counts until that commits.
+create or replace function pullgate.ready_topics(
+  p_topics bigint[],
+  p_lanes bigint[],
+  p_marks bigint[],
+  p_ready_ms integer
+)
+returns bigint[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now timestamptz := clock_timestamp();
+begin
+  return array(
+    select t.id from unnest(p_topics) as t (id)
+      where exists (
+        select from pullgate.lane_twin l
+          cross join lateral (
+            select from pullgate.job j
+              where j.lane_id = l.id and j.state = 'ready'
+                and j.seq > coalesce(p_marks[array_position(p_lanes, l.id)], 0)
+                and (j.expires_at is null or j.expires_at > v_now)
+                and (p_ready_ms = 0 or j.due_at <= v_now - make_interval(secs => p_ready_ms / 1000.0))
+              order by j.seq limit 1) as head
+          where l.topic_id = t.id)
+        and not exists (select from pullgate.topic p where p.id = t.id and p.paused));
+end
+$$;
+
+-- The first instant after p_after, up to p_upto, at which anything is due: a scheduled job, a look at a lease, a
+-- deadline. Null if none is. Bounded on both sides: the indexes hold entries of jobs that ended long before or after.
+create or replace function pullgate.next_due(p_after timestamptz, p_upto timestamptz)
+returns timestamptz
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (
+    select min(d.at)
+      from (
+        (select j.due_at as at from pullgate.job j
+          where j.state = 'scheduled' and j.due_at > p_after and j.due_at <= p_upto
+          order by j.due_at limit 1)
+        union all
+        (select j.lease_check_at from pullgate.job j
+          where j.lease_check_at > p_after and j.lease_check_at <= p_upto
+          order by j.lease_check_at limit 1)
+        union all
+        (select j.expires_at from pullgate.job j
+          where j.expires_at is not null and j.state in ('scheduled', 'ready')
+            and j.expires_at > p_after and j.expires_at <= p_upto
+          order by j.expires_at limit 1)
+      ) d);
+end
+$$;
+
+-- What a gateway looks for without claiming. One statement, no locks. The backstop asks it once a second while anyone
+-- waits; a gateway that has just armed topics asks until nothing published in silence can be left.
+--   p_topics     topics with waiters on this gateway; those with a job that has been claimable for p_ready_ms come back
+--                in ready_topics; with 0 whatever a claim would see
+--   p_lanes, p_marks, p_due_after   as for claim and run_due
+--   p_fence      whether to draw a fresh transaction id: `fence`
+--   horizon      every transaction whose id is lower had ended before anything here was looked at
+--   ended        subscriptions that ended in the last 10 s, so that their pulls can be answered
+--   due_in_ms    until the next due instant of any kind, if it is within 2 s (0: it has passed)
+create or replace function pullgate.look(
+  p_topics bigint[],
+  p_lanes bigint[],
+  p_marks bigint[],
+  p_due_after timestamptz,
+  p_ready_ms integer,
+  p_fence boolean,
+  out ready_topics bigint[],
+  out ended uuid[],
+  out due_in_ms double precision,
+  out fence xid8,
+  out horizon xid8
+)
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  v_now timestamptz := clock_timestamp();
+  v_at timestamptz;
+begin
+  if p_fence then
+    fence := pg_current_xact_id();
+  end if;
+  -- Volatile: each statement has a snapshot of its own, so those below see all that had ended by this one.
+  horizon := pg_snapshot_xmin(pg_current_snapshot());
+  ready_topics := pullgate.ready_topics(p_topics, p_lanes, p_marks, p_ready_ms);
+  ended := array(select s.id from pullgate.subscription s where s.ended_at > v_now - interval '10 seconds');
+  v_at := pullgate.next_due(coalesce(p_due_after, '-infinity'), v_now + interval '2 seconds');
+  -- greatest(0, null) is 0.
+  due_in_ms := case when v_at is not null then greatest(0, 1000 * extract(epoch from v_at - v_now)) end;
+end
+$$;
