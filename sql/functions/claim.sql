@@ -3,7 +3,7 @@
 -- Claims jobs for parked pulls, of one topic or several.
 --   p_topics, p_subscriptions, p_counts   slots, run-length, in the order of the waiters: so many jobs of this topic for
 --                                         this subscription
---   p_lanes, p_marks                      no ready job of such a lane has a seq up to its mark (advance_marks)
+--   p_lanes, p_marks                      no ready job of such a lane has a seq up to its mark (advance_marks); lanes ascend
 -- Returns a row per job, a topic's in hand-out order: `slot` is the index into the arrays (from 1). A row without a job
 -- is a note on its slot: `ended`, its subscription has, and it gets none; `left`, its topic came back short, but ready
 -- jobs are visible, which another claim has locked or which have come since.
@@ -78,7 +78,7 @@ begin
         group by t.id, t.priority, t.turn
         order by t.priority desc, t.turn
     loop
-      v_mark := coalesce(p_marks[array_position(p_lanes, v_lane)], 0);
+      v_mark := pullgate.mark_of(v_lane, p_lanes, p_marks);
       v_taken := v_taken || array(
         select j.id from pullgate.job j
           where j.lane_id = v_lane and j.state = 'ready' and j.seq > v_mark

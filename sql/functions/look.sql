@@ -24,7 +24,7 @@ begin
           cross join lateral (
             select from pullgate.job j
               where j.lane_id = l.id and j.state = 'ready'
-                and j.seq > coalesce(p_marks[array_position(p_lanes, l.id)], 0)
+                and j.seq > pullgate.mark_of(l.id, p_lanes, p_marks)
                 and (j.expires_at is null or j.expires_at > v_now)
                 and (p_ready_ms = 0 or j.due_at <= v_now - make_interval(secs => p_ready_ms / 1000.0))
               order by j.seq limit 1) as head

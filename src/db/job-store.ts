@@ -3,6 +3,7 @@ import type { Claim, Held, JobStore, LaneMarks, Slot } from '../domain/ports.ts'
 import type { ClaimedJob, JobId, Lease } from '../domain/types.ts'
 import { coalesce } from './coalesce.ts'
 import type { Database, Statement } from './database.ts'
+import { ascending } from './lane-marks.ts'
 
 /** Claims and what becomes of them: src/dispatch asks, sql/functions/claim.sql answers. */
 
@@ -74,8 +75,7 @@ export function createJobStore(database: Database, claimStatements: number): Job
       places.map(({ topic }) => topic.id),
       places.map(({ slot }) => slot.subscription.id),
       places.map(({ slot }) => slot.jobs),
-      items.flatMap(({ marks }) => marks.lanes),
-      items.flatMap(({ marks }) => marks.marks),
+      ...ascending(items.map(({ marks }) => marks)),
     ])
     const claims = items.map((): OpenClaim => ({ jobs: [], endedSlots: [], left: false }))
     for (const row of rows) {

@@ -1,6 +1,7 @@
 import type { DueResult, WatchStore } from '../domain/ports.ts'
 import type { SubscriptionId, TopicId } from '../domain/types.ts'
 import type { Database, Statement } from './database.ts'
+import { ascending } from './lane-marks.ts'
 
 /** Looking, arming, due work, low-water marks: sql/functions/look.sql, due.sql, wake.sql, marks.sql. */
 
@@ -50,7 +51,7 @@ export function createWatchStore(database: Database): WatchStore {
         due_in_ms: number | null
         fence: string | null
         horizon: string
-      }>(statements.look, [topics, marks.lanes, marks.marks, dueAfter, readyMs, fence])
+      }>(statements.look, [topics, ...ascending([marks]), dueAfter, readyMs, fence])
       return {
         readyTopics: row.ready_topics,
         ended: row.ended,
@@ -78,7 +79,7 @@ export function createWatchStore(database: Database): WatchStore {
         at: string
         running: string[]
       }>(statements.advanceMarks, [
-        ...[topics, marks.lanes, marks.marks, dueAfter, pair?.upto, pair?.fence, pair?.at],
+        ...[topics, ...ascending([marks]), dueAfter, pair?.upto, pair?.fence, pair?.at],
         leftOut,
       ])
       return {

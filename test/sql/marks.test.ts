@@ -254,3 +254,35 @@ test('a claim never returns a job at or below its lane’s mark, in the lane or 
   expect(ids(await claim(database, 9, marks))).toEqual([])
   expect(ids(await claim(database, 9))).toEqual(all.slice(0, 3))
 })
+
+describe('mark_of', () => {
+  const markOf = (lane: string, lanes: string[]) => {
+    const marks = lanes.map((_, index) => index + 1)
+    const sql = 'select pullgate.mark_of($1::bigint, $2::bigint[], $3::bigint[])::integer'
+    return value(database, sql, [lane, lanes, marks])
+  }
+  const lanes = ['-9223372036854775808', '-5', '0', '7', '9223372036854775807']
+  test.each(lanes.map((lane, index) => ({ lane, mark: index + 1 })))(
+    'finds that of lane $lane among others',
+    async ({ lane, mark }) => {
+      expect(await markOf(lane, lanes)).toBe(mark)
+      expect(await markOf(lane, [lane])).toBe(1)
+    },
+  )
+  test('is 0 for a lane that has none, so that it is walked', async () => {
+    for (const lane of ['-6', '6', '8']) expect(await markOf(lane, lanes)).toBe(0)
+    expect(await markOf('7', [])).toBe(0)
+  })
+  test('of lanes out of order is none or the right one', async () => {
+    for (const lane of ['7', '-5']) expect([0, 1, 2]).toContain(await markOf(lane, ['7', '-5']))
+    expect(await markOf('7', ['7', '-5'])).not.toBe(2)
+    expect(await markOf('-5', ['7', '-5'])).not.toBe(1)
+  })
+  test('is inlined where a look calls it', async () => {
+    const plan = await rows<{ 'QUERY PLAN': string }>(
+      database,
+      `explain (verbose, costs off) select pullgate.mark_of(l.id, '{1}', '{2}') from pullgate.lane l`,
+    )
+    expect(JSON.stringify(plan)).not.toContain('mark_of')
+  })
+})
