@@ -129,7 +129,8 @@ export async function startGateway(config: Config, databaseUrl: string): Promise
       parkedMax: config.PULLGATE_MAX_PARKED,
       draining: () => draining,
       listenerConnected: () => listener.connected,
-      topics: () => ({ armed: arming.armed, polled: arming.polled }),
+      topics: () => ({ armed: arming.armed, unfenced: arming.unfenced, polled: arming.polled }),
+      longTransactions: () => marks.longTransactions,
       pool: database.poolState,
       queue: () => queueGauges(upkeep.latest()),
     })

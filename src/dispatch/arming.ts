@@ -34,6 +34,8 @@ export type Arming = {
   /** Notifications are not heard any more. */
   deaf(): void
   readonly armed: number
+  /** Those of the armed that are looked at until older transactions have ended. */
+  readonly unfenced: number
   readonly polled: number
   stop(): Promise<void>
 }
@@ -176,6 +178,9 @@ export function createArming(options: {
     },
     get armed() {
       return topics.size
+    },
+    get unfenced() {
+      return [...topics.values()].filter(({ fenced }) => !fenced).length
     },
     get polled() {
       return polling.hot

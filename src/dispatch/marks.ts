@@ -15,6 +15,8 @@ export type Marks = {
   claimed(topic: TopicId, jobs: number): void
   /** Pulls wait for these topics: their marks are moved if none has been for a while. */
   refresh(topics: readonly TopicId[]): void
+  /** Transactions that have stayed open for long, so that the marks move without waiting for them. */
+  readonly longTransactions: number
   /** The server may be another one, whose sequence and transaction ids stand elsewhere. */
   forget(): void
   stop(): void
@@ -176,6 +178,9 @@ export function createMarks(options: {
       for (const topic of topics) if (dirty.size < topicsMax) dirty.add(topic)
       claimedJobs = jobsMin
       schedule(intervalMs)
+    },
+    get longTransactions() {
+      return leftOut.size
     },
     forget,
     stop() {

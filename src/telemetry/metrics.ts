@@ -11,8 +11,9 @@ export type MetricSources = {
   readonly parkedMax: number
   readonly draining: () => boolean
   readonly listenerConnected: () => boolean
-  /** Topics that publishers notify this gateway of, and busy ones that it polls instead. */
-  readonly topics: () => { readonly armed: number; readonly polled: number }
+  /** Topics that publishers notify this gateway of (some of them not fenced yet), and busy ones that it polls instead. */
+  readonly topics: () => { readonly armed: number; readonly unfenced: number; readonly polled: number }
+  readonly longTransactions: () => number
   readonly pool: () => { total: number; idle: number; waiting: number; max: number }
   readonly queue: () => QueueGauges
 }
@@ -149,15 +150,19 @@ export function createMetrics(sources: MetricSources): Metrics {
   )
   new Gauge({
     name: 'pullgate_watched_topics',
-    help: 'Topics with parked pulls: armed ones are notified of, polled ones are too busy for that',
+    help: 'Topics with parked pulls: notified of when armed, looked at while unfenced, polled when busy',
     labelNames: ['mode'],
     registers,
     collect() {
-      const { armed, polled } = sources.topics()
-      this.set({ mode: 'armed' }, armed)
+      const { armed, unfenced, polled } = sources.topics()
+      this.set({ mode: 'armed' }, armed - unfenced)
+      this.set({ mode: 'unfenced' }, unfenced)
       this.set({ mode: 'polled' }, polled)
     },
   })
+  gauge('long_transactions', 'Transactions open for over a second that claims do not wait for', () =>
+    sources.longTransactions(),
+  )
   gauge('db_pool_max', 'Connections the pool may open', () => sources.pool().max)
   gauge('db_pool_waiting', 'Statements that wait for a connection', () => sources.pool().waiting)
   new Gauge({

@@ -24,7 +24,8 @@ function createRegistry(): Metrics {
     parkedMax: 15_000,
     draining: () => false,
     listenerConnected: () => true,
-    topics: () => ({ armed: 2, polled: 1 }),
+    topics: () => ({ armed: 3, unfenced: 1, polled: 1 }),
+    longTransactions: () => 1,
     pool: () => ({ total: 3, idle: 1, waiting: 0, max: 10 }),
     queue: () => ({
       jobs: topics.flatMap((topic) => liveStates.map((state) => ({ topic, state, jobs: 1 }))),

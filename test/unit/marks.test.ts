@@ -137,6 +137,7 @@ describe('a transaction that runs for long', () => {
     await answer({ pair: pair(300, 30), passed: passed(200), running: [7n] })
     expect(marks.of(['a']).marks).toEqual(['200'])
     expect(store.reseat.total()).toBe(0)
+    expect(marks.longTransactions).toBe(1)
   })
   test('is looked after also when nothing is claimed any more', async () => {
     const { answer, passed, advance, store } = await leftOut()
@@ -151,6 +152,7 @@ describe('a transaction that runs for long', () => {
     await answer({ pair: pair(400, 40), passed: passed(300) })
     // What it left to fall due may lie before what was seen in this pass.
     expect([marks.dueAfter, marks.of(['a']).marks]).toEqual([null, ['300']])
+    expect(marks.longTransactions).toBe(0)
     expect(store.reseat.next().args).toEqual([{ lanes: ['10'], marks: ['300'] }, 100n, 500])
     await reseat(['a'])
     expect([reseated, store.reseat.total()]).toEqual([['a'], 1])
