@@ -11,6 +11,8 @@ export type BlackHoleProxy = {
   swallow(): void
   /** Ends every connection, and each new one at once, until `restore`. */
   cut(): void
+  /** Resets every connection that is open. */
+  reset(): void
   /** New connections pass again; those that were swallowed stay dead. */
   restore(): void
   /** Connections opened so far. */
@@ -77,6 +79,9 @@ export async function blackHoleProxy(url: string): Promise<BlackHoleProxy> {
     cut() {
       cutting = true
       for (const socket of sockets) socket.destroy()
+    },
+    reset() {
+      for (const client of clients) client.resetAndDestroy()
     },
     restore() {
       cutting = false
