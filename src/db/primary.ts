@@ -78,23 +78,22 @@ async function probe(server: string, timeoutMs: number): Promise<void> {
 
 /** For a pool: a client that finds the primary when it connects. Its options have to name `anyServer`. */
 export function clientFor(primary: Primary): typeof pg.Client {
+  type Connected = ((error: Error) => void) | ((error: null, client: pg.Client) => void)
   return class extends pg.Client {
+    async #goToPrimary(): Promise<void> {
+      const server = await primary.find()
+      if (server === primary.anyServer) return
+      const { host, port } = new pg.Client({ connectionString: server })
+      Object.assign(this, { host, port })
+    }
+
     override connect(): Promise<pg.Client>
-    override connect(callback: ((error: Error) => void) | ((error: null, client: pg.Client) => void)): void
-    override connect(callback?: (...args: never[]) => void): Promise<pg.Client> | undefined {
-      const done = callback as ((error: Error | null, client?: pg.Client) => void) | undefined
-      const connected = primary.find().then((server) => {
-        if (server !== primary.anyServer) {
-          const { host, port } = new pg.Client({ connectionString: server })
-          Object.assign(this, { host, port })
-        }
-        return super.connect()
-      })
-      if (done === undefined) return connected
-      connected.then(
-        () => done(null, this),
-        (error: unknown) => done(asError(error)),
-      )
+    override connect(callback: Connected): void
+    override connect(callback?: Connected): Promise<pg.Client> | undefined {
+      if (callback === undefined) return this.#goToPrimary().then(() => super.connect())
+      // Called by pg itself: the pool has to hear of errors from the moment that the connection is ready, and one may
+      // come with the same bytes.
+      this.#goToPrimary().then(() => super.connect(callback), callback as (error: Error) => void)
       return undefined
     }
   }
