@@ -5,7 +5,16 @@ import { ReadOnlyServer } from './primary.ts'
 /** The session is there, its statements work, and yet no notification of another session arrives. */
 export class NotHeard extends Error {
   override readonly name = 'NotHeard'
+
+  constructor() {
+    super(
+      'statements work, but notifications do not arrive: this leads through a transaction pooler, or to another ' +
+        'database; set PULLGATE_LISTEN_DATABASE_URL to a direct connection',
+    )
+  }
 }
+
+export const timedOut = (what: string) => Object.assign(new Error(what), { code: 'ETIMEDOUT' })
 
 /** Names the cause of a listening session's loss, by what was thrown when it was made or when it broke. */
 export function causeOf(error: unknown): ListenerLossCause {

@@ -5,7 +5,8 @@ import type { Clock, Timer } from '../domain/clock.ts'
 import { asError } from '../domain/errors.ts'
 import type { Emit } from '../domain/events.ts'
 import type { ListenerLossCause } from '../domain/types.ts'
-import { causeOf, NotHeard } from './listener-causes.ts'
+import { createElsewhere } from './listener-elsewhere.ts'
+import { causeOf, NotHeard, timedOut } from './listener-causes.ts'
 import { createPrimary } from './primary.ts'
 
 /**
@@ -53,6 +54,7 @@ type Session = {
   readonly socket: Socket
   end(): void
   notify(channel: string, payload: string): Promise<unknown>
+  unlisten(): Promise<unknown>
   /** What the operating system said of the connection when it broke. */
   broken: Error | undefined
 }
@@ -62,10 +64,6 @@ const backoffMaxMs = 30_000
 // What keeps notifications away is the configuration: nobody waits for it to change by itself.
 const notHeardPauseMs = 300_000
 const endedByServer = 'Connection terminated by the server, or by a proxy in front of it'
-const notHeardText =
-  'statements work, but notifications do not arrive: this leads through a transaction pooler, or to another database; ' +
-  'set PULLGATE_LISTEN_DATABASE_URL to a direct connection'
-const timedOut = (what: string) => Object.assign(new Error(what), { code: 'ETIMEDOUT' })
 
 export function createListener(options: ListenerOptions): Listener {
   const { clock, emit, connectTimeoutMs = 5_000, heartbeatMs = 5_000 } = options
@@ -80,8 +78,8 @@ export function createListener(options: ListenerOptions): Listener {
   let lostTo: ListenerLossCause | undefined
   let outstanding:
     { readonly payload: string; readonly sentAt: number; missed: number; sent: boolean } | undefined
-  let heard: { readonly payload: string; readonly resolve: () => void } | undefined
   const primary = createPrimary(options.url, connectTimeoutMs)
+  const elsewhere = createElsewhere(clock, heartbeatChannel, heartbeatMs)
 
   async function connect(): Promise<void> {
     const server = await primary.find()
@@ -112,6 +110,7 @@ export function createListener(options: ListenerOptions): Listener {
         socket.destroy()
       },
       notify: (channel, payload) => subscriber.notify(channel, payload),
+      unlisten: () => subscriber.unlistenAll(),
     }
     let established = false
     subscriber.events.on('error', () => {
@@ -130,11 +129,8 @@ export function createListener(options: ListenerOptions): Listener {
       await subscriber.listenTo(options.channel)
       await subscriber.listenTo(heartbeatChannel)
       timer.cancel()
-      if (!(await hearsOthers(socket))) {
-        // Whether statements work; and the pooler's session would go on listening otherwise.
-        const works = await within(heartbeatMs, subscriber.unlistenAll())
-        throw works === undefined ? timedOut('nothing comes back') : new NotHeard(notHeardText)
-      }
+      if (options.notifyFromElsewhere !== undefined)
+        await elsewhere.proveHeard(own, options.notifyFromElsewhere)
       if (socket.destroyed) throw new Error(endedByServer)
     } catch (error) {
       own.end()
@@ -162,33 +158,6 @@ export function createListener(options: ListenerOptions): Listener {
     return closed
   }
 
-  /** Undefined: not in time. */
-  function within<T>(ms: number, promise: Promise<T>): Promise<T | undefined> {
-    return new Promise((resolve, reject) => {
-      const timer = clock.after(ms, () => resolve(undefined))
-      promise.finally(timer.cancel).then(resolve, reject)
-    })
-  }
-
-  /**
-   * A transaction pooler answers LISTEN and even a NOTIFY to oneself, in whichever session it chose. So another session
-   * sends one. Where that cannot be sent nothing is known, and the session counts.
-   */
-  async function hearsOthers(socket: Socket): Promise<boolean> {
-    if (options.notifyFromElsewhere === undefined) return true
-    const payload = randomUUID()
-    const arrived = new Promise<boolean>((resolve) => {
-      heard = { payload, resolve: () => resolve(true) }
-      socket.once('close', () => resolve(false))
-    })
-    try {
-      await options.notifyFromElsewhere(heartbeatChannel, payload)
-    } catch {
-      return true
-    }
-    return (await within(heartbeatMs, arrived)) ?? false
-  }
-
   function lost(which: Session, error: unknown): void {
     if (which !== session || closed) return
     session = undefined
@@ -212,7 +181,8 @@ export function createListener(options: ListenerOptions): Listener {
     // Full jitter, so that the gateways of a restarted server do not come back as one.
     const backoffMs = failures === 0 ? 0 : clock.random() * Math.min(backoffMaxMs, 250 * 2 ** failures)
     failures += 1
-    retry = clock.after(lostTo === 'pooler' ? notHeardPauseMs : backoffMs, () => {
+    const pauseMs = lostTo === 'pooler' && failures > 1 ? notHeardPauseMs : backoffMs
+    retry = clock.after(pauseMs, () => {
       connect().catch((error: unknown) => {
         if (closed) return
         deaf(error)
@@ -233,7 +203,7 @@ export function createListener(options: ListenerOptions): Listener {
         )
       } else if (++outstanding.missed >= heartbeatsMissedMax) {
         const silent = timedOut(`nothing came back in ${heartbeatsMissedMax} heartbeats`)
-        lost(own, outstanding.sent ? new NotHeard(notHeardText) : silent)
+        lost(own, outstanding.sent ? new NotHeard() : silent)
         return
       }
       scheduleHeartbeat(own)
@@ -241,7 +211,7 @@ export function createListener(options: ListenerOptions): Listener {
   }
 
   function answered(payload: string): void {
-    if (heard?.payload === payload) heard.resolve()
+    elsewhere.arrived(payload)
     if (outstanding?.payload !== payload) return
     emit({ type: 'listener heartbeat', seconds: (clock.now() - outstanding.sentAt) / 1000 })
     outstanding = undefined
@@ -252,6 +222,7 @@ export function createListener(options: ListenerOptions): Listener {
       await connect()
     } catch (error) {
       if (causeOf(error) !== 'pooler') throw error
+      failures = 1
       deaf(error)
       reconnect()
     }

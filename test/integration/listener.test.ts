@@ -22,6 +22,7 @@ async function parkedPull(settings: Settings, topic: string) {
   return { gateway, subscription, answer, claimed }
 }
 
+// Before a listener is cut off the topic has to be quiet: else a look that is under way might find the job.
 async function connected(gateway: TestGateway, flag: 0 | 1): Promise<void> {
   await until(async () => expect(await gateway.metric('pullgate_listener_connected')).toBe(flag))
 }
@@ -44,7 +45,8 @@ test('after its session was terminated the gateway listens again, and no job is 
 test('what was published while nobody listened is delivered by the resync; the metric shows the loss', async () => {
   const proxy = await blackHoleProxy(database.url)
   const settings = { ...noBackstop, PULLGATE_LISTEN_DATABASE_URL: proxy.url }
-  const { gateway, answer, claimed } = await parkedPull(settings, 'nobody-listens')
+  const { gateway, subscription, answer, claimed } = await parkedPull(settings, 'nobody-listens')
+  await quiet(gateway, subscription)
   proxy.cut()
   await connected(gateway, 0)
   const id = await publish(database, 'nobody-listens')
@@ -59,7 +61,6 @@ test('while nobody listens the backstop delivers', async () => {
   const proxy = await blackHoleProxy(database.url)
   const settings = { PULLGATE_BACKSTOP_MS: 100, PULLGATE_LISTEN_DATABASE_URL: proxy.url }
   const { gateway, subscription, answer, claimed } = await parkedPull(settings, 'away')
-  // Else a look that is under way might find the job.
   await quiet(gateway, subscription)
   proxy.cut()
   await connected(gateway, 0)

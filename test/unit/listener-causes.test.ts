@@ -19,7 +19,7 @@ test.each([
   ['wrong password', fromServer('28P01'), 'server'],
   ['LISTEN during recovery', fromServer('25006'), 'standby'],
   ['no primary', new ReadOnlyServer('no'), 'standby'],
-  ['not heard', new NotHeard('no'), 'pooler'],
+  ['not heard', new NotHeard(), 'pooler'],
   ['closed without a word', new Error('Connection terminated unexpectedly'), 'server'],
   ['a certificate', fromSystem('CERT_HAS_EXPIRED'), 'unknown'],
   ['anything else', 'no', 'unknown'],
