@@ -118,6 +118,7 @@ export async function startGateway(config: Config, databaseUrl: string): Promise
       clock,
       emit,
       channel: 'pullgate_wake',
+      notifyFromElsewhere: watch.notify,
       onNotification: wakes.notified,
       onListening: wakes.resync,
       onLost: wakes.deaf,
@@ -169,6 +170,8 @@ export async function startGateway(config: Config, databaseUrl: string): Promise
       admin: {
         metrics: async () => ({ contentType: registry.contentType, text: await registry.metrics() }),
         notReady: () => [...(draining ? ['draining'] : []), ...(serving ? [] : ['starting'])],
+        degraded: () =>
+          listener.lostTo === undefined ? [] : [`notifications are not heard (${listener.lostTo})`],
       },
     }
     steps.push('deliveries', async () => {

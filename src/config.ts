@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { databaseUrlMistake } from './domain/database-url.ts'
 import { logLevels } from './telemetry/logger.ts'
 
 const number = (min: number, max: number) =>
@@ -8,12 +9,10 @@ const number = (min: number, max: number) =>
     .transform(Number)
     .pipe(z.int().min(min).max(max))
 
-const postgresUrl = z
-  .string()
-  .refine(
-    (text) => /^postgres(ql)?:\/\//.test(text) && URL.canParse(text),
-    'must be a URL that begins with postgres:// or postgresql://',
-  )
+const postgresUrl = z.string().superRefine((text, context) => {
+  const message = databaseUrlMistake(text)
+  if (message !== undefined) context.addIssue({ code: 'custom', message })
+})
 
 /** Every key of the environment that pullgate reads. docs/configuration.md lists them; a test compares. */
 const keys = {

@@ -1,8 +1,10 @@
 import pg from 'pg'
 import type { Emit } from '../domain/events.ts'
-import { errorCodeOf, GatewayError } from '../domain/errors.ts'
+import { asError, errorCodeOf, GatewayError } from '../domain/errors.ts'
+import { clientFor, createPrimary, inspectSession } from './primary.ts'
 
 export type DatabaseOptions = {
+  /** May name several servers: connections lead to the one that is the primary when they are made. */
   readonly url: string
   readonly applicationName: string
   readonly poolMax: number
@@ -31,8 +33,11 @@ export type Database = {
   close(): Promise<void>
 }
 
-/** Server-side reasons that pass: shutdown, start-up, too many connections, time-outs, serialization, resources. */
-const passing = /^(08|40|53|57|58)|^55P03$|^25P0[34]$/
+/**
+ * Server-side reasons that pass: shutdown, start-up, too many connections, time-outs, serialization, resources, and a
+ * server that has become a standby.
+ */
+const passing = /^(08|40|53|57|58)|^55P03$|^25(006|P0[34])$/
 
 /** Of what the server said only: EPIPE, too, has five capital letters. */
 export function sqlStateOf(error: unknown): string | undefined {
@@ -75,10 +80,26 @@ export function toGatewayError(error: unknown): GatewayError {
   return new GatewayError('internal', { cause: error })
 }
 
+/** A migration changed what the statement returns since this connection prepared it. It was not executed. */
+function isOutdated(error: unknown): boolean {
+  return error instanceof pg.DatabaseError && error.routine === 'RevalidateCachedQuery'
+}
+
 export function openDatabase(options: DatabaseOptions): Database {
   const { emit } = options
+  const primary = createPrimary(options.url, options.connectTimeoutMs)
+  // A pooler may run each transaction in another session, where what was prepared is unknown, or another's.
+  let pooled = false
   const pool = new pg.Pool({
-    connectionString: options.url,
+    connectionString: primary.anyServer,
+    Client: clientFor(primary),
+    // A server that has become a standby must not get into the pool.
+    verify: (client, done) => {
+      inspectSession(client).then((session) => {
+        pooled = session.pooled
+        done()
+      }, done)
+    },
     application_name: options.applicationName,
     max: options.poolMax,
     connectionTimeoutMillis: options.connectTimeoutMs,
@@ -98,11 +119,31 @@ export function openDatabase(options: DatabaseOptions): Database {
   pool.on('error', report)
   // A checked-out client may report between two queries, where nobody else listens.
   pool.on('connect', (client) => client.on('error', report))
+
+  async function execute<Row extends pg.QueryResultRow>(config: pg.QueryConfig): Promise<Row[]> {
+    const client = await pool.connect()
+    try {
+      const { rows } = await client.query<Row>(config)
+      client.release()
+      return rows
+    } catch (error) {
+      // What the database refused leaves its connection as good as before. Any other may be broken, or lead to a server
+      // that has become a standby.
+      client.release(toGatewayError(error).status < 500 ? undefined : asError(error))
+      throw error
+    }
+  }
+
   return {
-    async query<Row extends pg.QueryResultRow>(statement: Statement, values: readonly unknown[]) {
+    async query<Row extends pg.QueryResultRow>({ name, text }: Statement, given: readonly unknown[]) {
+      const values = [...given]
       try {
-        const result = await pool.query<Row>({ ...statement, values: [...values] })
-        return result.rows
+        return await execute<Row>(pooled ? { text, values } : { name, text, values }).catch(
+          (error: unknown) => {
+            if (!isOutdated(error)) throw error
+            return execute<Row>({ text, values })
+          },
+        )
       } catch (error) {
         const mapped = toGatewayError(error)
         if (mapped.status >= 500 && error instanceof Error) report(error)

@@ -235,7 +235,7 @@ async function launch(binaries: host.Binaries, args: string[]): Promise<Running 
     createInterface({ input: child.stderr }).on('line', (line) => {
       tail.splice(0, tail.length - 19)
       tail.push(line)
-      if (line.includes('database system is ready to accept connections')) settle('ready')
+      if (/database system is ready to accept (read-only )?connections/.test(line)) settle('ready')
     })
   })
   clearTimeout(timer)

@@ -1,6 +1,9 @@
 import pg from 'pg'
 import { defaultDataDir, startEmbeddedPostgres } from './embedded.ts'
 import { migrate } from './migrations.ts'
+import { createPrimary } from './primary.ts'
+
+const connectTimeoutMs = 10_000
 
 /** Where the jobs live: a Postgres of the operator's, or one of our own. */
 export type Home = {
@@ -38,7 +41,8 @@ export async function openHome(options: {
 
 /** One connection for one piece of work. */
 export async function withClient<T>(url: string, work: (client: pg.Client) => Promise<T>): Promise<T> {
-  const client = new pg.Client({ connectionString: url, connectionTimeoutMillis: 10_000 })
+  const server = await createPrimary(url, connectTimeoutMs).find()
+  const client = new pg.Client({ connectionString: server, connectionTimeoutMillis: connectTimeoutMs })
   // A server that goes away between two statements reports here; the statement after it fails by itself.
   client.on('error', () => undefined)
   await client.connect()

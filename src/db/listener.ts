@@ -4,6 +4,10 @@ import pgListen from 'pg-listen'
 import type { Clock, Timer } from '../domain/clock.ts'
 import { asError } from '../domain/errors.ts'
 import type { Emit } from '../domain/events.ts'
+import type { ListenerLossCause } from '../domain/types.ts'
+import { createElsewhere } from './listener-elsewhere.ts'
+import { causeOf, NotHeard, timedOut } from './listener-causes.ts'
+import { createPrimary } from './primary.ts'
 
 /**
  * Hears NOTIFY on one session of its own, outside the pool.
@@ -14,6 +18,7 @@ import type { Emit } from '../domain/events.ts'
  * the heartbeat and the closing are ours. JSON payloads are switched off: any role may NOTIFY anything.
  */
 export type ListenerOptions = {
+  /** May name several servers: the session is one of the primary. */
   readonly url: string
   readonly applicationName: string
   readonly channel: string
@@ -21,17 +26,24 @@ export type ListenerOptions = {
   readonly emit: Emit
   readonly connectTimeoutMs?: number
   readonly heartbeatMs?: number
+  /** NOTIFY by another session: what it sends has to arrive here, or this session is of no use. */
+  readonly notifyFromElsewhere?: (channel: string, payload: string) => Promise<unknown>
   readonly onNotification: (payload: string) => void
   /** LISTEN has been committed, at first and after every loss: whatever was sent before may have been missed. */
   readonly onListening: () => void
   /** The session was lost: nothing is heard until onListening. */
-  readonly onLost: () => void
+  readonly onLost: (cause: ListenerLossCause) => void
 }
 
 export type Listener = {
-  /** Rejects if the first connection or LISTEN fails; later losses are mended for as long as it takes. */
+  /**
+   * Rejects if the first connection or LISTEN fails; later losses are mended for as long as it takes. Behind a
+   * transaction pooler it resolves, deaf.
+   */
   start(): Promise<void>
   readonly connected: boolean
+  /** Why nothing is heard at the moment. */
+  readonly lostTo: ListenerLossCause | undefined
   close(): Promise<void>
 }
 
@@ -42,10 +54,16 @@ type Session = {
   readonly socket: Socket
   end(): void
   notify(channel: string, payload: string): Promise<unknown>
+  unlisten(): Promise<unknown>
+  /** What the operating system said of the connection when it broke. */
+  broken: Error | undefined
 }
 
 const heartbeatsMissedMax = 2
 const backoffMaxMs = 30_000
+// What keeps notifications away is the configuration: nobody waits for it to change by itself.
+const notHeardPauseMs = 300_000
+const endedByServer = 'Connection terminated by the server, or by a proxy in front of it'
 
 export function createListener(options: ListenerOptions): Listener {
   const { clock, emit, connectTimeoutMs = 5_000, heartbeatMs = 5_000 } = options
@@ -57,15 +75,20 @@ export function createListener(options: ListenerOptions): Listener {
   let heartbeat: Timer | undefined
   let failures = 0
   let closed = false
-  let outstanding: { readonly payload: string; readonly sentAt: number; missed: number } | undefined
+  let lostTo: ListenerLossCause | undefined
+  let outstanding:
+    { readonly payload: string; readonly sentAt: number; missed: number; sent: boolean } | undefined
+  const primary = createPrimary(options.url, connectTimeoutMs)
+  const elsewhere = createElsewhere(clock, heartbeatChannel, heartbeatMs)
 
   async function connect(): Promise<void> {
+    const server = await primary.find()
+    if (isClosed()) return
     const socket = new Socket()
     const subscriber = createSubscriber(
       {
-        connectionString: options.url,
+        connectionString: server,
         application_name: options.applicationName,
-        connectionTimeoutMillis: connectTimeoutMs,
         keepAlive: true,
         keepAliveInitialDelayMillis: 15_000,
         // Ours, so that a half-open connection can be cut: end() would wait for the other side.
@@ -78,43 +101,51 @@ export function createListener(options: ListenerOptions): Listener {
         serialize: (value) => value as string,
       },
     )
+    socket.on('error', (error) => (own.broken ??= error))
     const own: Session = {
       socket,
+      broken: undefined,
       end: () => {
         subscriber.close().catch(() => undefined)
         socket.destroy()
       },
       notify: (channel, payload) => subscriber.notify(channel, payload),
+      unlisten: () => subscriber.unlistenAll(),
     }
     let established = false
-    subscriber.events.on('error', (error: Error) => {
-      if (established) lost(own, error.message)
+    subscriber.events.on('error', () => {
+      // Its own error says no more than that it will not reconnect.
+      if (established) lost(own, own.broken ?? new Error(endedByServer))
     })
     subscriber.events.on('notification', (notification: { channel: string; payload?: unknown }) => {
-      if (own !== session) return
       const payload = typeof notification.payload === 'string' ? notification.payload : ''
       if (notification.channel === heartbeatChannel) answered(payload)
-      else options.onNotification(payload)
+      else if (own === session) options.onNotification(payload)
     })
     connecting = own
-    const timer = clock.after(connectTimeoutMs, () => socket.destroy(new Error('connecting took too long')))
+    const timer = clock.after(connectTimeoutMs, () => socket.destroy(timedOut('connecting took too long')))
     try {
       await subscriber.connect()
       await subscriber.listenTo(options.channel)
       await subscriber.listenTo(heartbeatChannel)
+      timer.cancel()
+      if (options.notifyFromElsewhere !== undefined)
+        await elsewhere.proveHeard(own, options.notifyFromElsewhere)
+      if (socket.destroyed) throw new Error(endedByServer)
     } catch (error) {
       own.end()
-      throw error
+      throw own.broken ?? error
     } finally {
       timer.cancel()
       connecting = undefined
     }
-    if (closed) {
+    if (isClosed()) {
       own.end()
       return
     }
     established = true
     session = own
+    lostTo = undefined
     failures = 0
     outstanding = undefined
     emit({ type: 'listener connected' })
@@ -122,24 +153,39 @@ export function createListener(options: ListenerOptions): Listener {
     options.onListening()
   }
 
-  function lost(which: Session, reason: string): void {
+  // Read through a function: it changes while a step is awaited.
+  function isClosed(): boolean {
+    return closed
+  }
+
+  function lost(which: Session, error: unknown): void {
     if (which !== session || closed) return
     session = undefined
     heartbeat?.cancel()
     which.end()
-    emit({ type: 'listener lost', reason })
-    options.onLost()
+    deaf(error)
     reconnect()
+  }
+
+  function deaf(error: unknown): void {
+    const cause = causeOf(error)
+    // It stays as it is until somebody changes the configuration: once is enough.
+    if (cause !== 'pooler' || lostTo !== 'pooler') {
+      emit({ type: 'listener lost', cause, reason: asError(error).message })
+    }
+    lostTo = cause
+    options.onLost(cause)
   }
 
   function reconnect(): void {
     // Full jitter, so that the gateways of a restarted server do not come back as one.
-    const delay = failures === 0 ? 0 : clock.random() * Math.min(backoffMaxMs, 250 * 2 ** failures)
+    const backoffMs = failures === 0 ? 0 : clock.random() * Math.min(backoffMaxMs, 250 * 2 ** failures)
     failures += 1
-    retry = clock.after(delay, () => {
+    const pauseMs = lostTo === 'pooler' && failures > 1 ? notHeardPauseMs : backoffMs
+    retry = clock.after(pauseMs, () => {
       connect().catch((error: unknown) => {
         if (closed) return
-        emit({ type: 'listener lost', reason: asError(error).message })
+        deaf(error)
         reconnect()
       })
     })
@@ -149,12 +195,15 @@ export function createListener(options: ListenerOptions): Listener {
     heartbeat = clock.after(heartbeatMs, () => {
       if (own !== session) return
       if (outstanding === undefined) {
-        outstanding = { payload: randomUUID(), sentAt: clock.now(), missed: 0 }
-        own.notify(heartbeatChannel, outstanding.payload).catch((error: unknown) => {
-          lost(own, asError(error).message)
-        })
+        const sending = { payload: randomUUID(), sentAt: clock.now(), missed: 0, sent: false }
+        outstanding = sending
+        own.notify(heartbeatChannel, sending.payload).then(
+          () => (sending.sent = true),
+          (error: unknown) => lost(own, own.broken ?? error),
+        )
       } else if (++outstanding.missed >= heartbeatsMissedMax) {
-        lost(own, `no notification came back in ${heartbeatsMissedMax} heartbeats`)
+        const silent = timedOut(`nothing came back in ${heartbeatsMissedMax} heartbeats`)
+        lost(own, outstanding.sent ? new NotHeard() : silent)
         return
       }
       scheduleHeartbeat(own)
@@ -162,13 +211,28 @@ export function createListener(options: ListenerOptions): Listener {
   }
 
   function answered(payload: string): void {
+    elsewhere.arrived(payload)
     if (outstanding?.payload !== payload) return
     emit({ type: 'listener heartbeat', seconds: (clock.now() - outstanding.sentAt) / 1000 })
     outstanding = undefined
   }
 
+  async function start(): Promise<void> {
+    try {
+      await connect()
+    } catch (error) {
+      if (causeOf(error) !== 'pooler') throw error
+      failures = 1
+      deaf(error)
+      reconnect()
+    }
+  }
+
   return {
-    start: connect,
+    start,
+    get lostTo() {
+      return lostTo
+    },
     get connected() {
       return session !== undefined
     },

@@ -24,9 +24,15 @@ const statements = {
     name: 'reseat',
     text: 'select topics::text[], remaining from pullgate.reseat($1::bigint[], $2::bigint[], $3, $4)',
   },
+  notify: { name: 'notify', text: 'select pg_notify($1, $2)' },
 } satisfies Record<string, Statement>
 
-export function createWatchStore(database: Database): WatchStore {
+export type Notifier = {
+  /** For the listener alone: a notification by a session that is not its own. */
+  notify(channel: string, payload: string): Promise<void>
+}
+
+export function createWatchStore(database: Database): WatchStore & Notifier {
   async function one<Row extends object>(statement: Statement, values: readonly unknown[]): Promise<Row> {
     const [row] = await database.query<Row & Record<string, unknown>>(statement, values)
     if (row === undefined) throw new Error(`pullgate.${statement.name} returned no row`)
@@ -92,5 +98,8 @@ export function createWatchStore(database: Database): WatchStore {
     },
     reseat: ({ lanes, marks }, from, limit) =>
       one<{ topics: TopicId[]; remaining: boolean }>(statements.reseat, [lanes, marks, from, limit]),
+    async notify(channel, payload) {
+      await database.query(statements.notify, [channel, payload])
+    },
   }
 }

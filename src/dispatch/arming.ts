@@ -31,8 +31,8 @@ export type Arming = {
   covers(topic: TopicId): boolean
   /** Notifications are heard from now on: what was armed before counts for nothing. */
   listening(): void
-  /** Notifications are not heard any more. */
-  deaf(): void
+  /** Notifications are not heard any more; with `poll`, for long: what is waited for is polled instead. */
+  deaf(poll: boolean): void
   readonly armed: number
   /** Those of the armed that are looked at until older transactions have ended. */
   readonly unfenced: number
@@ -58,6 +58,7 @@ export function createArming(options: {
   const { store, gateway, marks, clock, emit, kick, isWaitedFor, dueWork } = options
   const topics = new Map<TopicId, ArmedTopic>()
   let hearing = false
+  let pollsAll = false
   let sweep: Timer | undefined
 
   const failed = (task: string) => (cause: unknown) =>
@@ -88,11 +89,12 @@ export function createArming(options: {
   })
 
   function claimed(id: TopicId, { startedAt, jobs, result, waiting }: ClaimReport): void {
-    if (!hearing) return
     if (polling.isHot(id)) {
       polling.claimed(id, { jobs, short: result !== 'full' })
       return
     }
+    if (pollsAll && waiting) polling.heat(id)
+    if (!hearing) return
     const topic = topics.get(id)
     if (result === 'full') {
       if (topic !== undefined) topic.quiet = false
@@ -171,10 +173,13 @@ export function createArming(options: {
     listening() {
       forget()
       hearing = true
+      pollsAll = false
     },
-    deaf() {
+    deaf(poll) {
       forget()
       hearing = false
+      pollsAll = poll
+      if (poll) polling.everything()
     },
     get armed() {
       return topics.size
@@ -187,6 +192,7 @@ export function createArming(options: {
     },
     async stop() {
       hearing = false
+      pollsAll = false
       sweep?.cancel()
       fence.stop()
       polling.reset()

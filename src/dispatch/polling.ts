@@ -6,6 +6,8 @@ import type { TopicId } from '../domain/types.ts'
  * whole cluster, so there is one budget for all that is heard. A topic whose notification goes beyond it becomes
  * *hot*: it is disarmed, and claimed on a short tick, one statement for all hot topics, until ticks have found nothing
  * for a while. The more a topic notifies, the likelier it is the one to go beyond.
+ *
+ * Where notifications are not heard at all, every topic that is waited for is polled, on ticks that may grow longer.
  */
 export type Polling = {
   /** For a notification that was heard: whether the budget allowed for it, or even a second burst is used up. */
@@ -16,7 +18,9 @@ export type Polling = {
   isDry(topic: TopicId): boolean
   claimed(topic: TopicId, claim: { readonly jobs: number; readonly short: boolean }): void
   readonly hot: number
-  /** Forgets all hot topics. */
+  /** From now on topics stay hot while they are waited for. */
+  everything(): void
+  /** Forgets all hot topics, and `everything`. */
   reset(): void
 }
 
@@ -27,6 +31,8 @@ const burst = 20
 // Ticks are close while they find something, and grow apart with the time since: a quarter of it.
 const tickMinMs = 2
 const tickMaxMs = 10
+// Of a gateway that hears nothing: what a job costs that comes after a pause.
+const everythingTickMaxMs = 200
 const tickPart = 4
 // Few topics are claimed at once: a claim under way is not doubled, and its batch grows with its duration by itself. Of
 // many, one look finds those that have something: a claim each for 1,000 topics took the gateway several times as long
@@ -56,12 +62,13 @@ export function createPolling(options: {
   let foundAt = -Infinity
   let lookedAt = 0
   let timer: Timer | undefined
+  let all = false
 
   function tick(): void {
     timer = undefined
     const now = clock.now()
     for (const [topic, hot] of topics) {
-      if (now - hot.foundAt < coolMs) continue
+      if (all ? isWaitedFor(topic) : now - hot.foundAt < coolMs) continue
       topics.delete(topic)
       // Its next claim that comes back short arms it.
       kick(topic)
@@ -100,7 +107,8 @@ export function createPolling(options: {
 
   function schedule(): void {
     if (topics.size === 0) return
-    const pauseMs = Math.min(tickMaxMs, Math.max(tickMinMs, (clock.now() - foundAt) / tickPart))
+    const maxMs = all ? everythingTickMaxMs : tickMaxMs
+    const pauseMs = Math.min(maxMs, Math.max(tickMinMs, (clock.now() - foundAt) / tickPart))
     timer ??= clock.after(Math.max(pauseMs, (lookShare - 1) * lookMs), tick)
   }
 
@@ -114,12 +122,14 @@ export function createPolling(options: {
       return tokens > -burst ? 'beyond' : 'flood'
     },
     heat(topic) {
-      foundAt = clock.now()
-      topics.set(topic, { foundAt, dry: false })
+      const now = clock.now()
+      // Else it was a claim that found nothing.
+      if (!all) foundAt = now
+      topics.set(topic, { foundAt: now, dry: false })
       schedule()
     },
     isHot: (topic) => topics.has(topic),
-    isDry: (topic) => topics.get(topic)?.dry === true,
+    isDry: (topic) => !all && topics.get(topic)?.dry === true,
     claimed(topic, { jobs, short }) {
       const hot = topics.get(topic)
       if (hot === undefined) return
@@ -127,11 +137,20 @@ export function createPolling(options: {
       if (jobs === 0) return
       foundAt = clock.now()
       hot.foundAt = foundAt
+      if (!all || timer === undefined) return
+      // The next tick was set when there was nothing.
+      timer.cancel()
+      timer = undefined
+      schedule()
     },
     get hot() {
       return topics.size
     },
+    everything() {
+      all = true
+    },
     reset() {
+      all = false
       topics.clear()
       timer?.cancel()
       timer = undefined

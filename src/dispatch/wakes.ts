@@ -1,4 +1,5 @@
 import type { Emit } from '../domain/events.ts'
+import type { ListenerLossCause } from '../domain/types.ts'
 import type { Arming } from './arming.ts'
 import type { Dispatcher } from './dispatcher.ts'
 import type { DueWork } from './due-work.ts'
@@ -11,7 +12,7 @@ export type Wakes = {
   /** Notifications are heard from now on, and may have been missed: look at every topic that has waiters. */
   resync(): void
   /** Notifications are not heard any more. */
-  deaf(): void
+  deaf(cause: ListenerLossCause): void
 }
 
 export function createWakes(options: {
@@ -48,6 +49,12 @@ export function createWakes(options: {
       dispatcher.kickAll('resync')
       dueWork.lookAhead()
     },
-    deaf: arming.deaf,
+    deaf(cause) {
+      // Any other cause passes, and the backstop bridges it.
+      const forLong = cause === 'pooler'
+      arming.deaf(forLong)
+      // What comes back short is polled from then on.
+      if (forLong) dispatcher.kickAll('resync')
+    },
   }
 }

@@ -1,4 +1,4 @@
-import type { PullOutcome, SettleStatus, SettleVerb, WakeCause } from './types.ts'
+import type { ListenerLossCause, PullOutcome, SettleStatus, SettleVerb, WakeCause } from './types.ts'
 
 /**
  * Everything noteworthy that a gateway does, as one closed union. Call sites only say what happened; the logger and
@@ -52,7 +52,7 @@ export type GatewayEvent =
   | { readonly type: 'upkeep failed'; readonly task: string; readonly error: Error }
   | { readonly type: 'notification'; readonly result: 'woke' | 'idle' | 'invalid' }
   | { readonly type: 'listener connected' }
-  | { readonly type: 'listener lost'; readonly reason: string }
+  | { readonly type: 'listener lost'; readonly cause: ListenerLossCause; readonly reason: string }
   | { readonly type: 'listener heartbeat'; readonly seconds: number }
   | { readonly type: 'database error'; readonly sqlState: string; readonly error: Error }
   | {

@@ -58,3 +58,11 @@ export type PullOutcome = (typeof pullOutcomes)[number]
 export type SettleVerb = 'complete' | 'fail' | 'release'
 /** `lost`: the lease is stale; `unknown`: there is no such job. */
 export type SettleStatus = 'ok' | 'lost' | 'unknown'
+
+/**
+ * Why notifications are not heard. `network`: no connection, or one that broke or fell silent; `server`: it ended the
+ * session or refused one; `standby`: it is none that takes writes; `pooler`: statements work, but notifications do not
+ * arrive, as behind a transaction pooler.
+ */
+export const listenerLossCauses = ['network', 'server', 'standby', 'pooler', 'unknown'] as const
+export type ListenerLossCause = (typeof listenerLossCauses)[number]

@@ -10,6 +10,8 @@ export type AdminSources = {
   readonly metrics: () => Promise<{ readonly contentType: string; readonly text: string }>
   /** What keeps the gateway from being ready; empty when it is. */
   readonly notReady: () => readonly string[]
+  /** What it does worse than it should; it is ready all the same. */
+  readonly degraded: () => readonly string[]
 }
 
 const textType = 'text/plain; charset=utf-8'
@@ -35,7 +37,8 @@ export function addAdminRoutes(app: Express, admin: AdminSources): void {
   app.get('/readyz', markRoute('/readyz'), (_req, res) => {
     const reasons = admin.notReady()
     const ready = reasons.length === 0
-    sendText(exchangeOf(res), ready ? 200 : 503, textType, ready ? 'ok\n' : `${reasons.join('\n')}\n`)
+    const lines = ready ? ['ok', ...admin.degraded().map((what) => `degraded: ${what}`)] : reasons
+    sendText(exchangeOf(res), ready ? 200 : 503, textType, `${lines.join('\n')}\n`)
   })
   app.get('/metrics', markRoute('/metrics'), async (_req, res) => {
     const { contentType, text } = await admin.metrics()

@@ -1,6 +1,6 @@
 import { collectDefaultMetrics, Gauge, Registry } from 'prom-client'
 import type { GatewayEvent } from '../domain/events.ts'
-import { pullOutcomes, wakeCauses } from '../domain/types.ts'
+import { listenerLossCauses, pullOutcomes, wakeCauses } from '../domain/types.ts'
 import { createCounter, createHistogram } from './meters.ts'
 
 /** What a scrape reads that is state rather than an event. Nothing here may ask the database. */
@@ -107,7 +107,7 @@ export function createMetrics(sources: MetricSources): Metrics {
     'state',
   ])
   const notifications = counter('notifications_total', 'Notifications by what they did', ['result'])
-  const reconnects = counter('listener_losses_total', 'Losses of the listening session')
+  const reconnects = counter('listener_losses_total', 'Losses of the listening session', ['cause'])
   const roundTrip = histogram(
     'listener_heartbeat_seconds',
     'Round trip of a notification to itself',
@@ -129,6 +129,7 @@ export function createMetrics(sources: MetricSources): Metrics {
     for (const result of ['jobs', 'empty']) claims.inc({ cause, result }, 0)
   }
   for (const outcome of pullOutcomes) pulls.inc({ outcome }, 0)
+  for (const cause of listenerLossCauses) reconnects.inc({ cause }, 0)
   for (const status of ['ok', 'lost', 'unknown']) {
     heartbeats.inc({ status }, 0)
     for (const verb of ['complete', 'fail', 'release']) settles.inc({ verb, status }, 0)
@@ -250,7 +251,7 @@ export function createMetrics(sources: MetricSources): Metrics {
       case 'notification':
         return notifications.inc({ result: event.result })
       case 'listener lost':
-        return reconnects.inc({})
+        return reconnects.inc({ cause: event.cause })
       case 'listener heartbeat':
         return roundTrip.observe({}, event.seconds)
       case 'database error':

@@ -15,7 +15,7 @@ const allowed: Record<string, readonly string[]> = {
   http: ['dispatch', 'domain', 'version'],
   shutdown: ['domain'],
   version: [],
-  config: [],
+  config: ['domain'],
   app: ['config', 'db', 'dispatch', 'domain', 'http', 'shutdown', 'telemetry', 'version'],
   main: ['app', 'config'],
   cli: ['app', 'config', 'main', 'db', 'domain', 'version'],

@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import { collectDefaultMetrics, Registry } from 'prom-client'
 import { expect, test } from 'vitest'
 import type { GatewayEvent } from '../../src/domain/events.ts'
-import { pullOutcomes, wakeCauses } from '../../src/domain/types.ts'
+import { listenerLossCauses, pullOutcomes, wakeCauses } from '../../src/domain/types.ts'
 import { createMetrics } from '../../src/telemetry/metrics.ts'
 import type { Metrics } from '../../src/telemetry/metrics.ts'
 
@@ -76,7 +76,11 @@ function sampleEvents(): GatewayEvent[] {
       type: 'notification',
       result,
     })),
-    { type: 'listener lost', reason: 'sample' },
+    ...listenerLossCauses.map((cause): GatewayEvent => ({
+      type: 'listener lost',
+      cause,
+      reason: 'sample',
+    })),
     { type: 'listener heartbeat', seconds: 0.01 },
     { type: 'database error', sqlState: '57P01', error },
     { type: 'upkeep failed', task: 'backstop', error },

@@ -81,3 +81,61 @@ test('a pull that arrives during the outage is refused alone: those parked on it
   const id = await withClient(server.url, (client) => publish(client, 'arrival'))
   expect(jobOf(await parked).id).toBe(id)
 })
+
+test('after a crash of the server, or an immediate stop, everything goes on by itself', async () => {
+  const gateway = await gatewayFor(server)
+  const subscription = await gateway.subscribe('crash')
+  const crashes = [
+    async () => {
+      process.kill(server.pid, 'SIGQUIT')
+      await server.exited
+      await startAgain()
+    },
+    // A process that is killed takes the sessions of all others along.
+    async () => {
+      const { rows } = await withClient(server.url, (client) =>
+        client.query<{ pid: number }>(`select pid from pg_stat_activity where query like 'LISTEN%'`),
+      )
+      process.kill(rows[0]?.pid ?? 0, 'SIGKILL')
+    },
+  ]
+  for (const crash of crashes) {
+    const parked = gateway.pull(subscription, { wait: 50 })
+    await gateway.parked(1, subscription)
+    const lost = await gateway.metric('pullgate_listener_losses_total')
+    await crash()
+    await until(async () =>
+      expect(await gateway.metric('pullgate_listener_losses_total')).toBeGreaterThan(lost),
+    )
+    await until(async () => expect((await gateway.request('GET', '/topics/crash')).status).toBe(200))
+    const id = await gateway.publish('crash')
+    expect(jobOf(await parked)).toMatchObject({ id, attempt: 1 })
+    await until(async () => expect(await gateway.metric('pullgate_listener_connected')).toBe(1))
+  }
+})
+
+test('a server that turns read-only keeps no connection of the pool; all is well when it takes writes again', async () => {
+  const gateway = await gatewayFor(server)
+  const subscription = await gateway.subscribe('read-only')
+  const parked = gateway.pull(subscription, { wait: 50 })
+  await gateway.parked(1, subscription)
+  const readOnly = (on: boolean) =>
+    withClient(server.url, async (client) => {
+      await client.query('set default_transaction_read_only = off')
+      await client.query(`alter system set default_transaction_read_only = ${on ? 'on' : 'off'}`)
+      await client.query('select pg_reload_conf()')
+    })
+
+  await readOnly(true)
+  // The connections of the pool are the same as before: the server says 25006 on them.
+  await until(async () => {
+    expect(await gateway.metric('pullgate_db_errors_total', { class: '25' })).toBeGreaterThan(0)
+  })
+  const publishing = () => gateway.request('POST', '/topics/read-only/jobs', { json: { jobSpec: 1 } })
+  await until(async () => expectProblem(await publishing(), 503, 'database-unavailable'))
+  expect(await gateway.metric('pullgate_pulls_parked')).toBe(1)
+
+  await readOnly(false)
+  await until(async () => expect((await publishing()).status).toBe(201))
+  jobOf(await parked)
+})

@@ -11,6 +11,10 @@ export type BlackHoleProxy = {
   swallow(): void
   /** Ends every connection, and each new one at once, until `restore`. */
   cut(): void
+  /** New connections lead to another server: a changed address behind the same URL. */
+  redirect(url: string): void
+  /** Resets every connection that is open. */
+  reset(): void
   /** New connections pass again; those that were swallowed stay dead. */
   restore(): void
   /** Connections opened so far. */
@@ -20,7 +24,7 @@ export type BlackHoleProxy = {
 }
 
 export async function blackHoleProxy(url: string): Promise<BlackHoleProxy> {
-  const target = new URL(url)
+  let target = new URL(url)
   const sockets = new Set<Socket>()
   const clients = new Set<Socket>()
   let swallowing = false
@@ -77,6 +81,12 @@ export async function blackHoleProxy(url: string): Promise<BlackHoleProxy> {
     cut() {
       cutting = true
       for (const socket of sockets) socket.destroy()
+    },
+    redirect(other) {
+      target = new URL(other)
+    },
+    reset() {
+      for (const client of clients) client.resetAndDestroy()
     },
     restore() {
       cutting = false

@@ -30,7 +30,7 @@ describe('a topic is armed', () => {
   })
   test('only while notifications are heard', async () => {
     const { arming, claim, store } = createArmingWorld()
-    arming.deaf()
+    arming.deaf(false)
     await claim('a')
     expect(store.arm.total()).toBe(0)
     arming.listening()
@@ -109,7 +109,8 @@ describe('a pull may wait without a claim', () => {
     for (const change of ['deaf', 'listening'] as const) {
       const { arming, quiet } = createArmingWorld()
       await quiet('a')
-      arming[change]()
+      if (change === 'deaf') arming.deaf(false)
+      else arming.listening()
       expect([arming.covers('a'), arming.armed]).toEqual([false, 0])
     }
   })

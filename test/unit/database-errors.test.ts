@@ -14,6 +14,8 @@ test.each([
   ['57P01', 'database-unavailable'],
   ['40001', 'database-unavailable'],
   ['53300', 'database-unavailable'],
+  ['53100', 'database-unavailable'],
+  ['25006', 'database-unavailable'],
   ['PL001', 'invalid-topic'],
   ['PL006', 'job-not-found'],
   ['22021', 'invalid-request'],

@@ -64,7 +64,7 @@ const everyEvent: GatewayEvent[] = [
   { type: 'upkeep failed', task: 'due', error },
   { type: 'notification', result: 'invalid' },
   { type: 'listener connected' },
-  { type: 'listener lost', reason: 'terminated' },
+  { type: 'listener lost', cause: 'server', reason: 'terminated' },
   { type: 'listener heartbeat', seconds: 1 },
   { type: 'database error', sqlState: '22P02', error },
   { type: 'request', route: '/x', method: 'GET', status: 200, seconds: 1, id: 'r' },
@@ -165,7 +165,7 @@ describe('levels', () => {
 })
 
 describe('warnings', () => {
-  const lost: GatewayEvent = { type: 'listener lost', reason: 'terminated' }
+  const lost: GatewayEvent = { type: 'listener lost', cause: 'server', reason: 'terminated' }
 
   test('of one kind are at most one a second', () => {
     const logger = createLogger('info', '1')

@@ -1,4 +1,4 @@
-import { expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { createArmingWorld } from '../support/fake-arming.ts'
 import { createPolling } from '../../src/dispatch/polling.ts'
 import { createFakeClock, idle } from '../support/fake-clock.ts'
@@ -165,7 +165,54 @@ test('a listener that was lost leaves no topic hot', async () => {
   await quiet('a')
   spendAll()
   arming.notified('a')
-  arming.deaf()
+  arming.deaf(false)
   await advance(100)
   expect([arming.polled, arming.covers('a'), kicks]).toEqual([0, false, []])
+})
+
+describe('where nothing is heard', () => {
+  test('a topic whose claim came back short is polled for as long as it is waited for, in ticks of up to 200 ms', async () => {
+    const { arming, claim, clock, kicks, lonely, store } = createArmingWorld()
+    arming.deaf(true)
+    await claim('a', { waiting: false })
+    expect(arming.polled).toBe(0)
+    await claim('a')
+    expect([arming.polled, store.arm.total()]).toEqual([1, 0])
+    clock.advance(10_000)
+    // Each of the world's steps took a millisecond.
+    expect(kicks.length).toBeGreaterThanOrEqual(49)
+    expect(kicks.length).toBeLessThanOrEqual(51)
+    lonely.add('a')
+    clock.advance(200)
+    expect([arming.polled, clock.timers()]).toEqual([0, []])
+  })
+
+  test('ticks are close after one that found something', async () => {
+    const { arming, claim, clock, kicks } = createArmingWorld()
+    arming.deaf(true)
+    await claim('a')
+    clock.advance(200)
+    await claim('a', { jobs: 1 })
+    kicks.length = 0
+    clock.advance(20)
+    expect(kicks.length).toBeGreaterThan(5)
+  })
+
+  test('a pull that arrives gets its claim: the next tick may be far', async () => {
+    const { arming, claim } = createArmingWorld()
+    arming.deaf(true)
+    await claim('a')
+    await claim('a')
+    expect([arming.polled, arming.covers('a')]).toEqual([1, false])
+  })
+
+  test('once it is heard again topics are armed as before', async () => {
+    const { arming, claim, store } = createArmingWorld()
+    arming.deaf(true)
+    await claim('a')
+    arming.listening()
+    expect(arming.polled).toBe(0)
+    await claim('a')
+    expect([arming.polled, store.arm.total()]).toEqual([0, 1])
+  })
 })
