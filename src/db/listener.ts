@@ -4,6 +4,7 @@ import pgListen from 'pg-listen'
 import type { Clock, Timer } from '../domain/clock.ts'
 import { asError } from '../domain/errors.ts'
 import type { Emit } from '../domain/events.ts'
+import { joinGateway, withItsClient } from './gateway-session.ts'
 
 /**
  * Hears NOTIFY on one session of its own, outside the pool.
@@ -22,8 +23,11 @@ export type ListenerOptions = {
   readonly connectTimeoutMs?: number
   readonly heartbeatMs?: number
   readonly onNotification: (payload: string) => void
-  /** LISTEN has been committed, at first and after every loss: whatever was sent before may have been missed. */
-  readonly onListening: () => void
+  /**
+   * LISTEN has been committed, at first and after every loss: whatever was sent before may have been missed. The
+   * session has this id as a gateway, a new one each time.
+   */
+  readonly onListening: (gateway: number) => void
   /** The session was lost: nothing is heard until onListening. */
   readonly onLost: () => void
 }
@@ -32,14 +36,17 @@ export type Listener = {
   /** Rejects if the first connection or LISTEN fails; later losses are mended for as long as it takes. */
   start(): Promise<void>
   readonly connected: boolean
+  /** The lock on this id is free: if it is the session's, that has ended, whatever its socket says. */
+  unlocked(gateway: number): void
   close(): Promise<void>
 }
 
 // A CommonJS module whose default export Node does not unwrap.
-const createSubscriber = pgListen.default
+const createSubscriber = withItsClient(pgListen.default)
 
 type Session = {
   readonly socket: Socket
+  gateway: number
   end(): void
   notify(channel: string, payload: string): Promise<unknown>
 }
@@ -80,6 +87,7 @@ export function createListener(options: ListenerOptions): Listener {
     )
     const own: Session = {
       socket,
+      gateway: 0,
       end: () => {
         subscriber.close().catch(() => undefined)
         socket.destroy()
@@ -100,6 +108,7 @@ export function createListener(options: ListenerOptions): Listener {
     const timer = clock.after(connectTimeoutMs, () => socket.destroy(new Error('connecting took too long')))
     try {
       await subscriber.connect()
+      own.gateway = await joinGateway(subscriber.client)
       await subscriber.listenTo(options.channel)
       await subscriber.listenTo(heartbeatChannel)
     } catch (error) {
@@ -119,7 +128,7 @@ export function createListener(options: ListenerOptions): Listener {
     outstanding = undefined
     emit({ type: 'listener connected' })
     scheduleHeartbeat(own)
-    options.onListening()
+    options.onListening(own.gateway)
   }
 
   function lost(which: Session, reason: string): void {
@@ -171,6 +180,9 @@ export function createListener(options: ListenerOptions): Listener {
     start: connect,
     get connected() {
       return session !== undefined
+    },
+    unlocked(gateway) {
+      if (session?.gateway === gateway) lost(session, 'the lock of this gateway was free')
     },
     close() {
       closed = true

@@ -226,10 +226,11 @@ describe('a claim whose answer came late', () => {
     expect(await bury(session, dead.id)).toBe(0)
   })
   test('does not count where it was given back, lost, confirmed, or has another lease', async () => {
-    const [back, lost, confirmed, other, still] = [
-      ...[await claimedBy(1), await claimedBy(1, { on_lost: 'orphan' })],
-      ...[await claimedBy(1), await claimedBy(1), await claimedBy(1)],
-    ]
+    const back = await claimedBy(1)
+    const lost = await claimedBy(1, { on_lost: 'orphan' })
+    const confirmed = await claimedBy(1)
+    const other = await claimedBy(1)
+    const still = await claimedBy(1)
     await byLease(session, 'give_back', [back])
     await byLease(session, 'doubt', [lost])
     await byLease(session, 'confirm', [confirmed])
