@@ -9,6 +9,8 @@ export type BlackHoleProxy = {
   readonly url: string
   /** From now on, and until `restore`, nothing passes; also not on connections opened meanwhile. */
   swallow(): void
+  /** From now on, and until `restore`, nothing comes back: what is asked passes, and is done. */
+  mute(): void
   /** Ends every connection, and each new one at once, until `restore`. */
   cut(): void
   /** New connections pass again; those that were swallowed stay dead. */
@@ -25,6 +27,7 @@ export async function blackHoleProxy(url: string): Promise<BlackHoleProxy> {
   const clients = new Set<Socket>()
   let swallowing = false
   let cutting = false
+  let muted = false
   let accepted = 0
   const track = (socket: Socket) => {
     sockets.add(socket)
@@ -51,7 +54,7 @@ export async function blackHoleProxy(url: string): Promise<BlackHoleProxy> {
       if (!dead()) upstream.write(chunk)
     })
     upstream.on('data', (chunk) => {
-      if (!dead()) client.write(chunk)
+      if (!dead() && !muted) client.write(chunk)
     })
     client.once('close', () => upstream.destroy())
     upstream.once('close', () => {
@@ -74,12 +77,16 @@ export async function blackHoleProxy(url: string): Promise<BlackHoleProxy> {
       swallowing = true
       for (const client of clients) swallowed.add(client)
     },
+    mute() {
+      muted = true
+    },
     cut() {
       cutting = true
       for (const socket of sockets) socket.destroy()
     },
     restore() {
       cutting = false
+      muted = false
       for (const client of clients) swallowed.add(client)
       swallowing = false
     },
