@@ -20,8 +20,9 @@ export type HeldJobs = {
   all(): Held[]
 }
 
-// No unconfirmed hold lasts longer: a report that was given up leaves its job to the end of its lease.
-const holdMsMax = 60_000
+// For reports that were given up. Longer than the 2 minutes that pullgate.retire looks back: what is forgotten here must
+// not be taken there for a job that reached nobody.
+const holdMsMax = 180_000
 
 export function createHeldJobs(clock: Pick<Clock, 'now'>): HeldJobs {
   /** By lease, the oldest first. */

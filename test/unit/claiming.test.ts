@@ -127,10 +127,10 @@ describe('held jobs', () => {
     held.reported([job('1'), job('9')])
     expect(holding()).toEqual(['2'])
   })
-  test('are forgotten after a minute, when every hold has ended', () => {
+  test('are forgotten after three minutes, when nobody asks for them any more', () => {
     const { clock, held, holding } = setUp()
     held.add([job('1')])
-    clock.advance(60_000)
+    clock.advance(180_000)
     held.add([job('2')])
     expect(holding()).toEqual(['1', '2'])
     clock.advance(1)
