@@ -70,14 +70,19 @@ grant execute on function
 grant insert, select on pullgate.inbox to pullgate_publisher;
 
 grant execute on function
-  pullgate.claim(bigint[], uuid[], integer[], bigint[], bigint[]),
+  pullgate.claim(bigint[], uuid[], integer[], bigint[], bigint[], integer, bigint),
   pullgate.give_back(bigint[], uuid[]),
   pullgate.confirm(bigint[], uuid[]),
   pullgate.doubt(bigint[], uuid[]),
   pullgate.run_due(integer, timestamptz),
-  pullgate.look(bigint[], bigint[], bigint[], timestamptz, integer, boolean),
+  pullgate.look(bigint[], bigint[], bigint[], timestamptz, integer, boolean, boolean),
   pullgate.arm(uuid, bigint[]),
   pullgate.disarm(uuid, bigint[]),
+  pullgate.join_gateway(),
+  pullgate.bury(integer[]),
+  pullgate.retire(integer[], integer, bigint[], uuid[]),
+  pullgate.refresh_claims(bigint[], uuid[]),
+  pullgate.give_back_unheard(bigint[], uuid[], double precision),
   pullgate.advance_marks(bigint[], bigint[], bigint[], timestamptz, bigint, xid8, timestamptz, xid8[]),
   pullgate.reseat(bigint[], bigint[], bigint, integer),
   pullgate.upkeep(),

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import type { Config } from './config.ts'
 import { openDatabase } from './db/database.ts'
+import { createGatewayStore } from './db/gateway-store.ts'
 import { createJobStore } from './db/job-store.ts'
 import { createListener } from './db/listener.ts'
 import { checkSchema } from './db/migrations.ts'
@@ -9,11 +10,16 @@ import { createSettleStore } from './db/settle-store.ts'
 import { createSubscriptionStore } from './db/subscription-store.ts'
 import { createWatchStore } from './db/watch-store.ts'
 import { createArming } from './dispatch/arming.ts'
+import { createClaiming } from './dispatch/claiming.ts'
 import { createDeliveries } from './dispatch/deliveries.ts'
 import { createDispatcher } from './dispatch/dispatcher.ts'
 import { createDueWork } from './dispatch/due-work.ts'
+import { createHeldJobs } from './dispatch/held-jobs.ts'
+import { createIdentity } from './dispatch/identity.ts'
 import { createMarks } from './dispatch/marks.ts'
+import { createPeers } from './dispatch/peers.ts'
 import { createSubscriptionDirectory } from './dispatch/subscription-directory.ts'
+import { createUnheardClaims } from './dispatch/unheard-claims.ts'
 import { countsByTopic, createUpkeep } from './dispatch/upkeep.ts'
 import { createWakes } from './dispatch/wakes.ts'
 import { systemClock } from './domain/clock.ts'
@@ -87,12 +93,29 @@ export async function startGateway(config: Config, databaseUrl: string): Promise
     steps.push('pool', database.close)
     const revision = await requireSchema(database.withClient)
 
-    const jobs = createJobStore(database, Math.ceil(config.PULLGATE_POOL_MAX / 2))
+    const gateways = createGatewayStore(database)
+    const unheard = createUnheardClaims({ store: gateways, clock, emit })
+    const held = createHeldJobs(clock)
+    const identity = createIdentity({
+      ...{ store: gateways, held, clock, emit },
+      onWithout: () => dispatcher.kickAll('resync'),
+    })
+    const peers = createPeers({
+      ...{ store: gateways, identity, clock, emit },
+      onOwn: (id) => listener.unlocked(id),
+    })
+    const jobs = createJobStore(database, {
+      claimStatements: Math.ceil(config.PULLGATE_POOL_MAX / 2),
+      gateway: () => identity.current ?? 0,
+      clock,
+      onUnheard: unheard.remember,
+    })
     const watch = createWatchStore(database)
     const queue = createQueueStore(database)
     const subscriptions = createSubscriptionStore(database)
     const directory = createSubscriptionDirectory(subscriptions)
-    const deliveries = createDeliveries({ store: jobs, clock, emit })
+    const deliveries = createDeliveries({ store: jobs, held, clock, emit })
+    const claiming = createClaiming({ store: jobs, identity, held, deliveries, clock, emit })
     const marks = createMarks({
       ...{ store: watch, clock, emit },
       onReseated: (topics) => topics.forEach((topic) => dispatcher.kick(topic, 'reseat')),
@@ -103,9 +126,12 @@ export async function startGateway(config: Config, databaseUrl: string): Promise
       isWaitedFor: (topic) => dispatcher.isWaitedFor(topic),
       dueWork: { lookAhead: () => dueWork.lookAhead(), saw: (inMs) => dueWork.saw(inMs) },
     })
-    const dispatcher = createDispatcher({ store: jobs, deliveries, marks, arming, clock, emit })
+    const dispatcher = createDispatcher({
+      ...{ store: claiming, deliveries, marks, arming, clock, emit },
+      mayClaim: () => identity.current !== undefined,
+    })
     const dueWork = createDueWork({
-      ...{ store: watch, marks, directory, dispatcher, clock, emit },
+      ...{ store: watch, marks, directory, peers, dispatcher, clock, emit },
       backstopMs: config.PULLGATE_BACKSTOP_MS,
     })
     const upkeep = createUpkeep({ queue, directory, clock, emit })
@@ -120,8 +146,16 @@ export async function startGateway(config: Config, databaseUrl: string): Promise
       channel: 'pullgate_wake',
       notifyFromElsewhere: watch.notify,
       onNotification: wakes.notified,
-      onListening: wakes.resync,
-      onLost: wakes.deaf,
+      onListening(gateway) {
+        identity.taken(gateway)
+        peers.listening()
+        wakes.resync()
+      },
+      onLost(cause) {
+        identity.lost()
+        peers.deaf()
+        wakes.deaf(cause)
+      },
     })
     metrics = createMetrics({
       version,
@@ -139,6 +173,11 @@ export async function startGateway(config: Config, databaseUrl: string): Promise
 
     steps.push('listener', listener.close)
     await listener.start()
+    // Before its lock is let go of, so that no peer takes this gateway for dead.
+    steps.push('gateway', async () => {
+      await Promise.all([unheard.stop(), peers.stop()])
+      await identity.stop()
+    })
     steps.push('background work', async () => {
       marks.stop()
       await Promise.all([dueWork.stop(), upkeep.stop(), arming.stop()])

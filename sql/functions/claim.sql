@@ -4,6 +4,7 @@
 --   p_topics, p_subscriptions, p_counts   slots, run-length, in the order of the waiters: so many jobs of this topic for
 --                                         this subscription
 --   p_lanes, p_marks                      no ready job of such a lane has a seq up to its mark (advance_marks); lanes ascend
+--   p_gateway, p_claim                    who claims, and a number of this very statement's own: see gateway.sql
 -- Returns a row per job, a topic's in hand-out order: `slot` is the index into the arrays (from 1). A row without a job
 -- is a note on its slot: `ended`, its subscription has, and it gets none; `left`, its topic came back short, but ready
 -- jobs are visible, which another claim has locked or which have come since.
@@ -16,7 +17,9 @@ create or replace function pullgate.claim(
   p_subscriptions uuid[],
   p_counts integer[],
   p_lanes bigint[],
-  p_marks bigint[]
+  p_marks bigint[],
+  p_gateway integer default 0,
+  p_claim bigint default 0
 )
 returns table (
   slot integer,
@@ -117,10 +120,12 @@ begin
             lease_ends_at = i.held_until,
             lease_check_at = i.held_until,
             subscription_id = p_subscriptions[i.slot],
-            auto_ack = v_autos[i.slot]
+            auto_ack = v_autos[i.slot],
+            gateway_id = p_gateway,
+            claim_id = p_claim
           from (
             select u.*,
-                -- Until an automatic acknowledgement is confirmed the job runs under a short lease of its own.
+                -- Until an automatic acknowledgement is confirmed the job runs under a short lease of its own (first_holds).
                 v_now + make_interval(secs => case when v_autos[u.slot] then 15 else v_leases[u.slot] end) as held_until
               from unnest(v_ids, v_slots) with ordinality as u (id, slot, position)
           ) i

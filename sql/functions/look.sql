@@ -69,6 +69,7 @@ $$;
 --   horizon      every transaction whose id is lower had ended before anything here was looked at
 --   ended        subscriptions that ended in the last 10 s, so that their pulls can be answered
 --   due_in_ms    until the next due instant of any kind, if it is within 2 s (0: it has passed)
+--   p_gateways   whether to look for gateways whose lock is free: `unlocked`
 create or replace function pullgate.look(
   p_topics bigint[],
   p_lanes bigint[],
@@ -76,11 +77,13 @@ create or replace function pullgate.look(
   p_due_after timestamptz,
   p_ready_ms integer,
   p_fence boolean,
+  p_gateways boolean default false,
   out ready_topics bigint[],
   out ended uuid[],
   out due_in_ms double precision,
   out fence xid8,
-  out horizon xid8
+  out horizon xid8,
+  out unlocked integer[]
 )
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -102,5 +105,8 @@ begin
   v_at := pullgate.next_due(coalesce(p_due_after, '-infinity'), v_now + interval '2 seconds');
   -- greatest(0, null) is 0.
   due_in_ms := case when v_at is not null then greatest(0, 1000 * extract(epoch from v_at - v_now)) end;
+  if p_gateways then
+    unlocked := array(select g.id from pullgate.gateway g where pullgate.is_unlocked(g.id));
+  end if;
 end
 $$;

@@ -110,9 +110,15 @@ create table pullgate.job (
   max_attempts smallint not null default 5,
   deliveries smallint not null default 0,
   auto_ack boolean not null default false,
+  -- The gateway that claimed it last, and which of its claim statements did: a random number. 0: nobody that is watched.
+  gateway_id integer not null default 0,
+  claim_id bigint not null default 0,
   -- Its publisher sends the wake itself: see the trigger job_inserted.
   announced boolean not null default false,
   state text not null,
+  -- Held by its gateway: claimed, and no executor is known to have it. The one place that says which jobs are given
+  -- back when the gateway dies. A lease that was handed out runs to its end whatever becomes of the gateway.
+  unconfirmed boolean not null generated always as (auto_ack and state = 'running') stored,
   on_lost text not null default 'requeue',
   -- The verb that settled `lease`; null while the lease still counts, also after it ended.
   settled text,
@@ -147,6 +153,8 @@ create index job_due on pullgate.job (due_at) where state = 'scheduled';
 create index job_lease_check on pullgate.job (lease_check_at) where lease_check_at is not null;
 create index job_expires on pullgate.job (expires_at) where expires_at is not null and state in ('scheduled', 'ready');
 create index job_orphaned on pullgate.job (topic_id) where state = 'orphaned';
+-- claimed_at, so that a look does not walk what was confirmed long ago: its entries stay while any transaction is open.
+create index job_unconfirmed on pullgate.job (gateway_id, claimed_at) where unconfirmed;
 create unique index job_dedupe_key on pullgate.job (topic_id, dedupe_key) where dedupe_key is not null;
 
 -- Finished jobs. day_slot is the day's number modulo 32: a day is dropped by truncating its slot, which needs no
@@ -219,4 +227,12 @@ create unlogged table pullgate.armed (
   fillfactor = 50,
   autovacuum_vacuum_scale_factor = 0,
   autovacuum_vacuum_threshold = 500
+);
+
+-- Gateways, one row for each session that listens for one: pullgate.join_gateway. A session advisory lock on the id says
+-- that it lives; an id whose lock is free is never locked again.
+create table pullgate.gateway (
+  id integer generated always as identity,
+  started_at timestamptz not null default clock_timestamp(),
+  constraint gateway_pkey primary key (id)
 );

@@ -85,6 +85,15 @@ function isOutdated(error: unknown): boolean {
   return error instanceof pg.DatabaseError && error.routine === 'RevalidateCachedQuery'
 }
 
+/**
+ * Whether the server said that it undid the statement. An error of another kind says nothing: it may have been done, or
+ * be done yet. So does the end of a session, which can come between the commit and the word of it.
+ */
+export function isUndone(error: unknown): boolean {
+  const sqlState = sqlStateOf(error instanceof GatewayError ? error.cause : error)
+  return sqlState !== undefined && !/^(08|57P|58|25P|XX)/.test(sqlState)
+}
+
 export function openDatabase(options: DatabaseOptions): Database {
   const { emit } = options
   const primary = createPrimary(options.url, options.connectTimeoutMs)

@@ -1,7 +1,10 @@
+import { randomBytes } from 'node:crypto'
 import { setImmediate as endOfTurn } from 'node:timers/promises'
-import type { Claim, Held, JobStore, LaneMarks, Slot } from '../domain/ports.ts'
-import type { ClaimedJob, JobId, Lease } from '../domain/types.ts'
+import type { Clock } from '../domain/clock.ts'
+import type { ClaimReply, Held, JobStore, LaneMarks, Slot, UnheardClaim } from '../domain/ports.ts'
+import type { ClaimedJob, JobId, Lease, SubscriptionId } from '../domain/types.ts'
 import { coalesce } from './coalesce.ts'
+import { isUndone } from './database.ts'
 import type { Database, Statement } from './database.ts'
 import { ascending } from './lane-marks.ts'
 
@@ -13,7 +16,11 @@ const statementJobsMax = 1_000
 const statements = {
   claim: {
     name: 'claim',
-    text: 'select * from pullgate.claim($1::bigint[], $2::uuid[], $3::integer[], $4::bigint[], $5::bigint[])',
+    text: 'select * from pullgate.claim($1::bigint[], $2::uuid[], $3::integer[], $4::bigint[], $5::bigint[], $6, $7)',
+  },
+  refresh: {
+    name: 'refresh_claims',
+    text: 'select lease, lease_ends_at as "leaseEndsAt" from pullgate.refresh_claims($1::bigint[], $2::uuid[])',
   },
   giveBack: { name: 'give_back', text: 'select pullgate.give_back($1::bigint[], $2::uuid[]) as jobs' },
   confirm: { name: 'confirm', text: 'select pullgate.confirm($1::bigint[], $2::uuid[]) as jobs' },
@@ -57,27 +64,64 @@ type Claiming = {
   readonly marks: LaneMarks
 }
 
-type OpenClaim = { jobs: { slot: number; job: ClaimedJob }[]; endedSlots: number[]; left: boolean }
+export type JobStoreOptions = {
+  /** How many claims of different topics may be under way at once; more share a statement. */
+  readonly claimStatements: number
+  /** The id that a claim sent now is made under; 0 stands for none. */
+  readonly gateway: () => number
+  readonly clock: Pick<Clock, 'now'>
+  /** A claim statement has failed, and may have taken jobs, or take them yet. */
+  readonly onUnheard: (claim: UnheardClaim) => void
+}
 
-/** `claimStatements`: how many claims of different topics may be under way at once; more share a statement. */
-export function createJobStore(database: Database, claimStatements: number): JobStore {
+type OpenClaim = {
+  gateway: number
+  jobs: { slot: number; job: ClaimedJob }[]
+  endedSlots: number[]
+  left: boolean
+}
+
+export function createJobStore(database: Database, options: JobStoreOptions): JobStore {
+  async function about<Row extends Record<string, unknown>>(statement: Statement, held: readonly Held[]) {
+    return database.query<Row>(statement, [held.map((job) => job.id), held.map((job) => job.lease)])
+  }
+
   async function report(statement: Statement, held: readonly Held[]): Promise<number> {
-    const values = [held.map((job) => job.id), held.map((job) => job.lease)]
-    const rows = await database.query<{ jobs: number }>(statement, values)
+    const rows = await about<{ jobs: number }>(statement, held)
     return rows[0]?.jobs ?? 0
   }
 
-  async function claimAll(items: readonly Claiming[]): Promise<Claim[]> {
+  async function claimRows(
+    gateway: number,
+    subscriptions: readonly SubscriptionId[],
+    values: readonly unknown[],
+  ): Promise<ClaimRow[]> {
+    const claim = {
+      id: randomBytes(8).readBigInt64BE().toString(),
+      subscriptions,
+      sentAt: options.clock.now(),
+    }
+    try {
+      return await database.query<ClaimRow>(statements.claim, [...values, gateway, claim.id])
+    } catch (error) {
+      if (!isUndone(error)) options.onUnheard(claim)
+      throw error
+    }
+  }
+
+  async function claimAll(items: readonly Claiming[]): Promise<ClaimReply[]> {
     const places = items.flatMap(({ topic, slots }, item) =>
       slots.map((slot, index) => ({ topic, slot, item, index })),
     )
-    const rows = await database.query<ClaimRow>(statements.claim, [
+    const gateway = options.gateway()
+    const subscriptions = places.map(({ slot }) => slot.subscription.id)
+    const rows = await claimRows(gateway, subscriptions, [
       places.map(({ topic }) => topic.id),
-      places.map(({ slot }) => slot.subscription.id),
+      subscriptions,
       places.map(({ slot }) => slot.jobs),
       ...ascending(items.map(({ marks }) => marks)),
     ])
-    const claims = items.map((): OpenClaim => ({ jobs: [], endedSlots: [], left: false }))
+    const claims = items.map((): OpenClaim => ({ gateway, jobs: [], endedSlots: [], left: false }))
     for (const row of rows) {
       const place = places[row.slot - 1]
       const claim = claims[place?.item ?? -1]
@@ -93,13 +137,14 @@ export function createJobStore(database: Database, claimStatements: number): Job
     return claims
   }
   const claim = coalesce(claimAll, {
-    concurrency: claimStatements,
+    concurrency: options.claimStatements,
     batchMax: statementJobsMax,
     weigh: ({ slots }) => slots.reduce((sum, { jobs }) => sum + jobs, 0),
   })
 
   return {
     claim: (topic, slots, marks) => claim({ topic, slots, marks }),
+    refresh: (jobs) => about<{ lease: Lease; leaseEndsAt: Date }>(statements.refresh, jobs),
     giveBack: (jobs) => report(statements.giveBack, jobs),
     confirm: (jobs) => report(statements.confirm, jobs),
     doubt: (jobs) => report(statements.doubt, jobs),

@@ -5,8 +5,9 @@ import type { Clock, Timer } from '../domain/clock.ts'
 import { asError } from '../domain/errors.ts'
 import type { Emit } from '../domain/events.ts'
 import type { ListenerLossCause } from '../domain/types.ts'
-import { createElsewhere } from './listener-elsewhere.ts'
+import { joinGateway, withItsClient } from './gateway-session.ts'
 import { causeOf, NotHeard, timedOut } from './listener-causes.ts'
+import { createElsewhere } from './listener-elsewhere.ts'
 import { createPrimary } from './primary.ts'
 
 /**
@@ -29,8 +30,11 @@ export type ListenerOptions = {
   /** NOTIFY by another session: what it sends has to arrive here, or this session is of no use. */
   readonly notifyFromElsewhere?: (channel: string, payload: string) => Promise<unknown>
   readonly onNotification: (payload: string) => void
-  /** LISTEN has been committed, at first and after every loss: whatever was sent before may have been missed. */
-  readonly onListening: () => void
+  /**
+   * LISTEN has been committed, at first and after every loss: whatever was sent before may have been missed. The
+   * session has this id as a gateway, a new one each time.
+   */
+  readonly onListening: (gateway: number) => void
   /** The session was lost: nothing is heard until onListening. */
   readonly onLost: (cause: ListenerLossCause) => void
 }
@@ -44,14 +48,17 @@ export type Listener = {
   readonly connected: boolean
   /** Why nothing is heard at the moment. */
   readonly lostTo: ListenerLossCause | undefined
+  /** The lock on this id is free: if it is the session's, that has ended, whatever its socket says. */
+  unlocked(gateway: number): void
   close(): Promise<void>
 }
 
 // A CommonJS module whose default export Node does not unwrap.
-const createSubscriber = pgListen.default
+const createSubscriber = withItsClient(pgListen.default)
 
 type Session = {
   readonly socket: Socket
+  gateway: number
   end(): void
   notify(channel: string, payload: string): Promise<unknown>
   unlisten(): Promise<unknown>
@@ -105,6 +112,7 @@ export function createListener(options: ListenerOptions): Listener {
     const own: Session = {
       socket,
       broken: undefined,
+      gateway: 0,
       end: () => {
         subscriber.close().catch(() => undefined)
         socket.destroy()
@@ -123,7 +131,9 @@ export function createListener(options: ListenerOptions): Listener {
       else if (own === session) options.onNotification(payload)
     })
     connecting = own
-    const timer = clock.after(connectTimeoutMs, () => socket.destroy(timedOut('connecting took too long')))
+    const limit = () =>
+      clock.after(connectTimeoutMs, () => socket.destroy(timedOut('connecting took too long')))
+    let timer = limit()
     try {
       await subscriber.connect()
       await subscriber.listenTo(options.channel)
@@ -132,6 +142,9 @@ export function createListener(options: ListenerOptions): Listener {
       if (options.notifyFromElsewhere !== undefined)
         await elsewhere.proveHeard(own, options.notifyFromElsewhere)
       if (socket.destroyed) throw new Error(endedByServer)
+      // Not before: behind a transaction pooler the lock would be of a session that serves others as well.
+      timer = limit()
+      own.gateway = await joinGateway(subscriber.client)
     } catch (error) {
       own.end()
       throw own.broken ?? error
@@ -150,7 +163,7 @@ export function createListener(options: ListenerOptions): Listener {
     outstanding = undefined
     emit({ type: 'listener connected' })
     scheduleHeartbeat(own)
-    options.onListening()
+    options.onListening(own.gateway)
   }
 
   // Read through a function: it changes while a step is awaited.
@@ -235,6 +248,9 @@ export function createListener(options: ListenerOptions): Listener {
     },
     get connected() {
       return session !== undefined
+    },
+    unlocked(gateway) {
+      if (session?.gateway === gateway) lost(session, new Error(endedByServer))
     },
     close() {
       closed = true

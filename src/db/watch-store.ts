@@ -9,8 +9,9 @@ const statements = {
   runDue: { name: 'run_due', text: 'select * from pullgate.run_due($1, $2)' },
   look: {
     name: 'look',
-    text: `select ready_topics::text[], ended::text[], due_in_ms, fence::text, horizon::text
-      from pullgate.look($1::bigint[], $2::bigint[], $3::bigint[], $4, $5, $6)`,
+    text: `select ready_topics::text[], ended::text[], due_in_ms, fence::text, horizon::text,
+        coalesce(unlocked, '{}') as unlocked
+      from pullgate.look($1::bigint[], $2::bigint[], $3::bigint[], $4, $5, $6, $7)`,
   },
   arm: { name: 'arm', text: 'select pullgate.arm($1, $2::bigint[])::text[] as fresh' },
   disarm: { name: 'disarm', text: 'select pullgate.disarm($1, $2::bigint[])' },
@@ -50,20 +51,22 @@ export function createWatchStore(database: Database): WatchStore & Notifier {
       }>(statements.runDue, [limit, dueAfter])
       return { topics, promoted, expired, more, leasesChecked: leases_checked, leasesLost: leases_lost }
     },
-    async look({ topics, marks, dueAfter, readyMs, fence }) {
+    async look({ topics, marks, dueAfter, readyMs, fence, gateways }) {
       const row = await one<{
         ready_topics: TopicId[]
         ended: SubscriptionId[]
         due_in_ms: number | null
         fence: string | null
         horizon: string
-      }>(statements.look, [topics, ...ascending([marks]), dueAfter, readyMs, fence])
+        unlocked: number[]
+      }>(statements.look, [topics, ...ascending([marks]), dueAfter, readyMs, fence, gateways])
       return {
         readyTopics: row.ready_topics,
         ended: row.ended,
         dueInMs: row.due_in_ms,
         fence: row.fence === null ? null : BigInt(row.fence),
         horizon: BigInt(row.horizon),
+        unlocked: row.unlocked,
       }
     },
     async arm(gateway, topics) {

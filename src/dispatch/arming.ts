@@ -65,7 +65,14 @@ export function createArming(options: {
     emit({ type: 'upkeep failed', task, error: asError(cause) })
   const look = async (ids: readonly TopicId[], drawFence: boolean): Promise<LookResult> => {
     const { dueAfter } = marks
-    const query = { topics: ids, marks: marks.of(ids), dueAfter, readyMs: 0, fence: drawFence }
+    const query = {
+      topics: ids,
+      marks: marks.of(ids),
+      dueAfter,
+      readyMs: 0,
+      fence: drawFence,
+      gateways: false,
+    }
     const result = await store.look(query)
     if (result.dueInMs !== null) dueWork.saw(result.dueInMs)
     return result

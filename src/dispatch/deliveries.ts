@@ -2,6 +2,7 @@ import type { Clock } from '../domain/clock.ts'
 import { asError } from '../domain/errors.ts'
 import type { Emit } from '../domain/events.ts'
 import type { Held, JobStore } from '../domain/ports.ts'
+import type { HeldJobs } from './held-jobs.ts'
 
 /** Reports to the database what became of handed-out jobs. */
 export type Deliveries = {
@@ -29,10 +30,11 @@ const batchMax = 500
  */
 export function createDeliveries(options: {
   readonly store: Pick<JobStore, 'giveBack' | 'confirm' | 'doubt'>
+  readonly held: Pick<HeldJobs, 'reported'>
   readonly clock: Clock
   readonly emit: Emit
 }): Deliveries {
-  const { store, clock, emit } = options
+  const { store, held, clock, emit } = options
   let busy = 0
   const onIdle: (() => void)[] = []
 
@@ -51,6 +53,7 @@ export function createDeliveries(options: {
         try {
           const jobs = await send(batch)
           emit({ type: 'delivery', outcome, jobs })
+          held.reported(batch)
           pending.splice(0, batch.length)
           tries = 0
         } catch (cause) {

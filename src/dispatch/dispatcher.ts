@@ -1,9 +1,10 @@
 import type { Clock } from '../domain/clock.ts'
 import { asError } from '../domain/errors.ts'
 import type { Emit } from '../domain/events.ts'
-import type { Claim, JobStore } from '../domain/ports.ts'
+import type { Claim } from '../domain/ports.ts'
 import type { SubscriptionId, TopicId, WakeCause } from '../domain/types.ts'
 import type { Arming } from './arming.ts'
+import type { Claiming } from './claiming.ts'
 import { createDeadlines } from './deadlines.ts'
 import type { Deliveries } from './deliveries.ts'
 import { assign, passOver, reserve, toSlots } from './hand-out.ts'
@@ -40,7 +41,9 @@ export type Dispatcher = {
 }
 
 export type DispatcherOptions = {
-  readonly store: Pick<JobStore, 'claim'>
+  readonly store: Claiming
+  /** Kicks do nothing while false; a kick of all topics follows. */
+  readonly mayClaim: () => boolean
   readonly deliveries: Pick<Deliveries, 'giveBack'>
   readonly marks: Pick<Marks, 'of' | 'claimed'>
   readonly arming: Pick<Arming, 'claimed' | 'covers'>
@@ -53,7 +56,7 @@ export type DispatcherOptions = {
  * Everything that may mean work is a kick; what a kick finds is the claim's to say.
  */
 export function createDispatcher(options: DispatcherOptions): Dispatcher {
-  const { store, deliveries, marks, arming, clock, emit } = options
+  const { store, mayClaim, deliveries, marks, arming, clock, emit } = options
   const room = createWaitingRoom()
   const deadlines = createDeadlines(clock, endWait)
   let draining = false
@@ -89,7 +92,7 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
 
   function kick(topicId: TopicId, cause: WakeCause): 'woke' | 'idle' {
     const topic = room.topic(topicId)
-    if (topic === undefined || topic.waiters.size === 0 || draining) return 'idle'
+    if (topic === undefined || topic.waiters.size === 0 || draining || !mayClaim()) return 'idle'
     // The next tick is not far.
     if (cause === 'tick' && topic.claiming) return 'idle'
     emit({ type: 'wake', cause })
@@ -106,7 +109,7 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
     topic.claiming = true
     claimsInFlight += 1
     let next: Wake | undefined = first
-    while (next !== undefined && !draining) {
+    while (next !== undefined && !draining && mayClaim()) {
       topic.again = undefined
       // Whoever comes while the claim is under way is served by the one that follows.
       const tried = new Set(topic.leaving)

@@ -4,6 +4,7 @@ import type { Emit } from '../domain/events.ts'
 import type { WatchStore } from '../domain/ports.ts'
 import type { Dispatcher } from './dispatcher.ts'
 import type { Marks } from './marks.ts'
+import type { Peers } from './peers.ts'
 import type { SubscriptionDirectory } from './subscription-directory.ts'
 
 /**
@@ -23,6 +24,7 @@ export type DueWorkOptions = {
   readonly store: Pick<WatchStore, 'runDue' | 'look'>
   readonly marks: Pick<Marks, 'of' | 'dueAfter' | 'refresh'>
   readonly directory: Pick<SubscriptionDirectory, 'forget'>
+  readonly peers: Pick<Peers, 'saw'>
   readonly dispatcher: Pick<Dispatcher, 'kick' | 'topicsWithWaiters' | 'endSubscriptions' | 'parked'>
   readonly clock: Clock
   readonly emit: Emit
@@ -44,6 +46,7 @@ export function createDueWork({
   store,
   marks,
   directory,
+  peers,
   dispatcher,
   clock,
   emit,
@@ -75,13 +78,14 @@ export function createDueWork({
     if (as === 'backstop') ticks = 0
     try {
       const topics = as === 'backstop' ? dispatcher.topicsWithWaiters() : []
-      const { readyTopics, ended, dueInMs } = await store.look({
+      const { readyTopics, ended, dueInMs, unlocked } = await store.look({
         ...{ topics, marks: marks.of(topics), dueAfter: marks.dueAfter, readyMs },
-        fence: false,
+        ...{ fence: false, gateways: as === 'backstop' },
       })
       for (const topic of readyTopics) dispatcher.kick(topic, 'backstop')
       directory.forget(ended)
       void dispatcher.endSubscriptions(ended)
+      if (as === 'backstop') peers.saw(unlocked)
       marks.refresh(topics)
       if (dueInMs !== null) scheduleDue(dueInMs)
     } catch (error) {

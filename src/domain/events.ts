@@ -1,4 +1,11 @@
-import type { ListenerLossCause, PullOutcome, SettleStatus, SettleVerb, WakeCause } from './types.ts'
+import type {
+  ListenerLossCause,
+  PullOutcome,
+  ReturnReason,
+  SettleStatus,
+  SettleVerb,
+  WakeCause,
+} from './types.ts'
 
 /**
  * Everything noteworthy that a gateway does, as one closed union. Call sites only say what happened; the logger and
@@ -39,6 +46,11 @@ export type GatewayEvent =
       readonly outcome: 'confirmed' | 'undelivered' | 'in doubt'
       readonly jobs: number
     }
+  | { readonly type: 'jobs returned'; readonly reason: ReturnReason; readonly jobs: number }
+  /** Gateways whose session had ended, as their ids. */
+  | { readonly type: 'gateways buried'; readonly gateways: readonly number[]; readonly jobs: number }
+  /** The session that listens has this id as a gateway. */
+  | { readonly type: 'gateway joined'; readonly gateway: number }
   | { readonly type: 'delivery report failed'; readonly dropped: number; readonly error: Error }
   | { readonly type: 'settle'; readonly verb: SettleVerb; readonly status: SettleStatus }
   | { readonly type: 'heartbeat'; readonly status: SettleStatus }

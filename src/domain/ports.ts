@@ -26,6 +26,18 @@ export type Claim = {
   readonly left?: boolean
 }
 
+/** With the id of the gateway that the claim was made under; 0 stands for none. */
+export type ClaimReply = Claim & { readonly gateway: number }
+
+/** A claim statement of which it is not known whether it took anything. */
+export type UnheardClaim = {
+  /** The number that it went by. */
+  readonly id: string
+  readonly subscriptions: readonly SubscriptionId[]
+  /** Monotonic milliseconds. */
+  readonly sentAt: number
+}
+
 export type Held = { readonly id: JobId; readonly lease: Lease }
 
 export type DueResult = {
@@ -47,6 +59,8 @@ export type Look = {
   readonly readyMs: number
   /** Whether to draw a fresh transaction id. */
   readonly fence: boolean
+  /** Whether to look for gateways whose lock is free. */
+  readonly gateways: boolean
 }
 
 export type LookResult = {
@@ -57,6 +71,8 @@ export type LookResult = {
   readonly fence: bigint | null
   /** Every transaction with a lower id had ended before the look. */
   readonly horizon: bigint
+  /** Gateways whose session has ended; their ids are never locked again. */
+  readonly unlocked: readonly number[]
 }
 
 /** What a later look compares with: the last seq drawn, then a transaction id, then the instant (text). */
@@ -83,10 +99,22 @@ export type JobStore = {
     topic: { readonly id: TopicId; readonly name: string },
     slots: readonly Slot[],
     marks: LaneMarks,
-  ): Promise<Claim>
+  ): Promise<ClaimReply>
+  /** Makes claims count as if made now. Resolves to those that still do, with the ends of their leases. */
+  refresh(jobs: readonly Held[]): Promise<readonly { readonly lease: Lease; readonly leaseEndsAt: Date }[]>
   giveBack(jobs: readonly Held[]): Promise<number>
   confirm(jobs: readonly Held[]): Promise<number>
   doubt(jobs: readonly Held[]): Promise<number>
+}
+
+/** What becomes of claims whose gateway has died, or has not heard of them (sql/functions/gateway.sql). All resolve to the number of jobs given back. */
+export type GatewayStore = {
+  /** Of others: what they had not confirmed is in doubt. */
+  bury(gateways: readonly number[]): Promise<number>
+  /** Of ids that this gateway has had: `held` goes over to `heir`, the rest has reached nobody. */
+  retire(gateways: readonly number[], heir: number, held: readonly Held[]): Promise<number>
+  /** Of claims that were sent in the last so many seconds. */
+  giveBackUnheard(claims: readonly UnheardClaim[], seconds: number): Promise<number>
 }
 
 /** What a gateway asks and says without claiming anything (sql/functions/look.sql, due.sql, marks.sql, wake.sql). */

@@ -52,6 +52,13 @@ export const wakeCauses = [
 ] as const
 export type WakeCause = (typeof wakeCauses)[number]
 
+/**
+ * Why claimed jobs went back that no executor is known to have. Its gateway died, as another one found; or it lives:
+ * it lost the session that says so, its claim was answered too late, or not at all.
+ */
+export const returnReasons = ['gateway died', 'session lost', 'answer late', 'answer lost'] as const
+export type ReturnReason = (typeof returnReasons)[number]
+
 export const pullOutcomes = ['jobs', 'empty', 'aborted', 'ended', 'rejected', 'draining', 'error'] as const
 export type PullOutcome = (typeof pullOutcomes)[number]
 

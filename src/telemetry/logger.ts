@@ -32,11 +32,15 @@ function levelOf(event: GatewayEvent): Level | undefined {
     case 'stopping':
     case 'stopped':
     case 'listener connected':
+    case 'gateway joined':
       return 'info'
     case 'stop step failed':
     case 'request failed':
     case 'delivery report failed':
       return 'error'
+    case 'jobs returned':
+      return event.jobs > 0 ? 'info' : undefined
+    case 'gateways buried':
     case 'listener lost':
     case 'claim failed':
     case 'upkeep failed':

@@ -1,6 +1,6 @@
 import { collectDefaultMetrics, Gauge, Registry } from 'prom-client'
 import type { GatewayEvent } from '../domain/events.ts'
-import { listenerLossCauses, pullOutcomes, wakeCauses } from '../domain/types.ts'
+import { listenerLossCauses, pullOutcomes, returnReasons, wakeCauses } from '../domain/types.ts'
 import { createCounter, createHistogram } from './meters.ts'
 
 /** What a scrape reads that is state rather than an event. Nothing here may ask the database. */
@@ -98,6 +98,9 @@ export function createMetrics(sources: MetricSources): Metrics {
     'delivery_reports_dropped_total',
     'Reports given up; leases settle those jobs',
   )
+  const returned = counter('jobs_returned_total', 'Claimed jobs that went back unconfirmed, by reason', [
+    'reason',
+  ])
   const settles = counter('settles_total', 'Settles by verb and result', ['verb', 'status'])
   const heartbeats = counter('heartbeats_total', 'Heartbeats by result', ['status'])
   const published = counter('http_published_jobs_total', 'Jobs published over HTTP')
@@ -138,10 +141,11 @@ export function createMetrics(sources: MetricSources): Metrics {
   for (const result of ['woke', 'idle', 'invalid']) notifications.inc({ result }, 0)
   for (const task of [
     ...['backstop', 'due', 'fence', 'arming', 'polling', 'marks'],
-    ...['snapshot', 'upkeep', 'last uses'],
+    ...['snapshot', 'upkeep', 'last uses', 'gateways', 'unheard claims'],
   ])
     upkeepErrors.inc({ task }, 0)
   for (const outcome of ['confirmed', 'undelivered', 'in_doubt']) deliveries.inc({ outcome }, 0)
+  for (const reason of returnReasons) returned.inc({ reason: reason.replace(' ', '_') }, 0)
 
   gauge('pulls_parked', 'Pulls parked on this gateway', sources.parked)
   gauge('pulls_parked_limit', 'Pulls that this gateway may park', () => sources.parkedMax)
@@ -235,6 +239,8 @@ export function createMetrics(sources: MetricSources): Metrics {
         return wakeToResponse.observe({}, event.wakeSeconds)
       case 'delivery':
         return deliveries.inc({ outcome: event.outcome.replace(' ', '_') }, event.jobs)
+      case 'jobs returned':
+        return returned.inc({ reason: event.reason.replace(' ', '_') }, event.jobs)
       case 'delivery report failed':
         return reportsDropped.inc({}, event.dropped)
       case 'settle':
@@ -272,6 +278,8 @@ export function createMetrics(sources: MetricSources): Metrics {
       case 'stopped':
       case 'stop step failed':
       case 'listener connected':
+      case 'gateway joined':
+      case 'gateways buried':
       case 'request failed':
         return
     }

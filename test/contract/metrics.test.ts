@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import { collectDefaultMetrics, Registry } from 'prom-client'
 import { expect, test } from 'vitest'
 import type { GatewayEvent } from '../../src/domain/events.ts'
-import { listenerLossCauses, pullOutcomes, wakeCauses } from '../../src/domain/types.ts'
+import { listenerLossCauses, pullOutcomes, returnReasons, wakeCauses } from '../../src/domain/types.ts'
 import { createMetrics } from '../../src/telemetry/metrics.ts'
 import type { Metrics } from '../../src/telemetry/metrics.ts'
 
@@ -62,6 +62,7 @@ function sampleEvents(): GatewayEvent[] {
       jobs: 1,
     })),
     { type: 'delivery report failed', dropped: 1, error },
+    ...returnReasons.map((reason): GatewayEvent => ({ type: 'jobs returned', reason, jobs: 1 })),
     ...statuses.flatMap((status): GatewayEvent[] => [
       ...(['complete', 'fail', 'release'] as const).map((verb): GatewayEvent => ({
         type: 'settle',

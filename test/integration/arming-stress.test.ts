@@ -191,7 +191,7 @@ async function crash(): Promise<void> {
   await database.query('delete from pullgate.armed')
   await database.query(
     `select pg_terminate_backend(pid, 5000) from pg_stat_activity
-      where query like 'LISTEN%' and datname = current_database()`,
+      where query like 'select pullgate.join_gateway%' and datname = current_database()`,
   )
 }
 

@@ -37,8 +37,9 @@ const bothPublish = {
 const gatewayOnly = [
   'advance_marks(bigint[],bigint[],bigint[],timestamp with time zone,bigint,xid8,timestamp with time zone,xid8[])',
   'arm(uuid,bigint[])',
+  'bury(integer[])',
   'cancel(bigint,text)',
-  'claim(bigint[],uuid[],integer[],bigint[],bigint[])',
+  'claim(bigint[],uuid[],integer[],bigint[],bigint[],integer,bigint)',
   'complete(bigint,text)',
   'confirm(bigint[],uuid[])',
   'disarm(uuid,bigint[])',
@@ -46,11 +47,15 @@ const gatewayOnly = [
   'doubt(bigint[],uuid[])',
   'fail(bigint,text)',
   'give_back(bigint[],uuid[])',
+  'give_back_unheard(bigint[],uuid[],double precision)',
   'heartbeats(bigint[],uuid[],integer[],text[])',
-  'look(bigint[],bigint[],bigint[],timestamp with time zone,integer,boolean)',
+  'join_gateway()',
+  'look(bigint[],bigint[],bigint[],timestamp with time zone,integer,boolean,boolean)',
   'read_job(bigint)',
   'read_subscriptions(uuid)',
+  'refresh_claims(bigint[],uuid[])',
   'reseat(bigint[],bigint[],bigint,integer)',
+  'retire(integer[],integer,bigint[],uuid[])',
   'retry(bigint)',
   'run_due(integer,timestamp with time zone)',
   'settle_completes(bigint[],uuid[],text[])',
@@ -168,7 +173,7 @@ describe('a gateway', () => {
   test('makes all its calls without reaching a table', async () => {
     const subscription = await jobs.subscribe(gateway, 'gate', { name: 'gate' })
     const take = () => jobs.claimOne(gateway, 'gate', subscription)
-    for (let job = 0; job < 7; job++) await publish(gateway, 'gate')
+    for (let job = 0; job < 8; job++) await publish(gateway, 'gate')
     expect(await jobs.heartbeat(gateway, await take())).toMatchObject({ status: 'ok' })
     expect(await jobs.complete(gateway, await take())).toMatchObject({ status: 'ok' })
     expect(await jobs.fail(gateway, await take())).toMatchObject({ status: 'ok' })
@@ -187,6 +192,12 @@ describe('a gateway', () => {
       gateway,
       `select * from pullgate.look(array[pullgate.topic_id('gate')], '{}', '{}', null, 100, false)`,
     )
+    const held = await take()
+    expect(await value(gateway, 'select pullgate.join_gateway()')).toEqual(expect.any(Number))
+    await rows(gateway, 'select * from pullgate.refresh_claims($1, $2)', [[held.id], [held.lease]])
+    await rows(gateway, 'select pullgate.retire($1, 0, $2, $3)', [[0], [held.id], [held.lease]])
+    await rows(gateway, 'select pullgate.bury($1)', [[-1]])
+    await rows(gateway, 'select pullgate.give_back_unheard($1, $2, 1)', [[1], [subscription]])
     await rows(gateway, 'select * from pullgate.touch_subscriptions($1)', [[subscription]])
     await rows(gateway, 'select * from pullgate.read_subscriptions()')
     expect(await row(gateway, 'select * from pullgate.read_job($1)', [other])).toMatchObject({

@@ -24,6 +24,8 @@ export type DispatchWorld = {
   readonly store: FakeJobStore
   readonly dispatcher: Dispatcher
   readonly events: GatewayEvent[]
+  /** Whether there is an id to claim under. */
+  readonly identity: { mayClaim: boolean }
   /** Ids of the jobs that were given back. */
   readonly givenBack: string[]
   /** Topics of which arming says that a job to come will kick them. */
@@ -57,10 +59,11 @@ export function createDispatchWorld(seed = 1): DispatchWorld {
   const events: GatewayEvent[] = []
   const givenBack: string[] = []
   const deliveries = { giveBack: (jobs: readonly Held[]) => void givenBack.push(...jobs.map(({ id }) => id)) }
+  const identity = { mayClaim: true }
   const covered = new Set<TopicId>()
   const claims: [TopicId, ClaimReport][] = []
   const dispatcher = createDispatcher({
-    ...{ store, deliveries, clock, marks: noMarks },
+    ...{ store, deliveries, clock, marks: noMarks, mayClaim: () => identity.mayClaim },
     arming: {
       claimed: (topic, report) => void claims.push([topic, report]),
       covers: (topic) => covered.has(topic),
@@ -68,7 +71,7 @@ export function createDispatchWorld(seed = 1): DispatchWorld {
     emit: (event) => void events.push(event),
   })
   return {
-    ...{ clock, store, dispatcher, events, givenBack, covered, claims },
+    ...{ clock, store, dispatcher, events, givenBack, identity, covered, claims },
     pull(subscription, { waitMs = 10_000, max = 1 } = {}) {
       const made = probe(subscription, max)
       dispatcher.park(made.waiter, waitMs)

@@ -14,6 +14,7 @@ export function createDueWorld(options: { random?: number; parked?: number } = {
   const kicks: string[] = []
   const ended: string[] = []
   const forgotten: string[] = []
+  const unlocked: (readonly number[])[] = []
   const dispatcher = {
     parked: options.parked ?? 1,
     topicsWithWaiters: () => ['a', 'b'],
@@ -24,6 +25,7 @@ export function createDueWorld(options: { random?: number; parked?: number } = {
   const work = createDueWork({
     store,
     marks: noMarks,
+    peers: { saw: (ids) => void unlocked.push(ids) },
     directory: { forget: (ids) => void forgotten.push(...ids) },
     dispatcher,
     clock,
@@ -33,7 +35,7 @@ export function createDueWorld(options: { random?: number; parked?: number } = {
 
   /** Answers the look that is under way. */
   async function see(result: Partial<LookResult> = {}) {
-    const seen = { readyTopics: [], ended: [], dueInMs: null, fence: null, horizon: 0n }
+    const seen = { readyTopics: [], ended: [], dueInMs: null, fence: null, horizon: 0n, unlocked: [] }
     store.look.next().resolve({ ...seen, ...result })
     await idle()
   }
@@ -45,7 +47,7 @@ export function createDueWorld(options: { random?: number; parked?: number } = {
     clock.advance(ms)
     await idle()
   }
-  return { clock, store, events, kicks, ended, forgotten, work, dispatcher, see, due, advance }
+  return { clock, store, events, kicks, ended, forgotten, unlocked, work, dispatcher, see, due, advance }
 }
 
 export const nothing: DueResult = {

@@ -80,7 +80,7 @@ export const noMarks = {
   forget: () => undefined,
 }
 
-export type FakeJobStore = JobStore & {
+export type FakeJobStore = Omit<JobStore, 'claim' | 'refresh'> & {
   readonly claim: FakeCall<Parameters<JobStore['claim']>, Claim>
   readonly giveBack: Reports
   readonly confirm: Reports

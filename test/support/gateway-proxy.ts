@@ -9,6 +9,8 @@ export type BlackHoleProxy = {
   readonly url: string
   /** From now on, and until `restore`, nothing passes; also not on connections opened meanwhile. */
   swallow(): void
+  /** From now on, and until `restore`, nothing comes back: what is asked passes, and is done. */
+  mute(): void
   /** Ends every connection, and each new one at once, until `restore`. */
   cut(): void
   /** New connections lead to another server: a changed address behind the same URL. */
@@ -29,6 +31,7 @@ export async function blackHoleProxy(url: string): Promise<BlackHoleProxy> {
   const clients = new Set<Socket>()
   let swallowing = false
   let cutting = false
+  let muted = false
   let accepted = 0
   const track = (socket: Socket) => {
     sockets.add(socket)
@@ -55,7 +58,7 @@ export async function blackHoleProxy(url: string): Promise<BlackHoleProxy> {
       if (!dead()) upstream.write(chunk)
     })
     upstream.on('data', (chunk) => {
-      if (!dead()) client.write(chunk)
+      if (!dead() && !muted) client.write(chunk)
     })
     client.once('close', () => upstream.destroy())
     upstream.once('close', () => {
@@ -78,6 +81,9 @@ export async function blackHoleProxy(url: string): Promise<BlackHoleProxy> {
       swallowing = true
       for (const client of clients) swallowed.add(client)
     },
+    mute() {
+      muted = true
+    },
     cut() {
       cutting = true
       for (const socket of sockets) socket.destroy()
@@ -90,6 +96,7 @@ export async function blackHoleProxy(url: string): Promise<BlackHoleProxy> {
     },
     restore() {
       cutting = false
+      muted = false
       for (const client of clients) swallowed.add(client)
       swallowing = false
     },

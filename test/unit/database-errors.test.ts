@@ -1,6 +1,6 @@
 import pg from 'pg'
 import { expect, test } from 'vitest'
-import { toGatewayError } from '../../src/db/database.ts'
+import { isUndone, toGatewayError } from '../../src/db/database.ts'
 import { GatewayError } from '../../src/domain/errors.ts'
 
 function fromServer(sqlState: string, hint?: string): pg.DatabaseError {
@@ -45,4 +45,20 @@ test('only our own errors say more than their title', () => {
 test('an error that has a place in the table keeps it', () => {
   const error = new GatewayError('lease-lost')
   expect(toGatewayError(error)).toBe(error)
+})
+
+test.each(['57014', '55P03', '40P01', '23505', '53100'])(
+  'SQLSTATE %s says that the statement was undone',
+  (sqlState) => {
+    expect(isUndone(fromServer(sqlState))).toBe(true)
+    expect(isUndone(toGatewayError(fromServer(sqlState)))).toBe(true)
+  },
+)
+
+test('the end of a session, a time-out and a broken connection do not', () => {
+  for (const sqlState of ['57P01', '57P02', '08006', '58030', '25P03', 'XX000']) {
+    expect(isUndone(toGatewayError(fromServer(sqlState))), sqlState).toBe(false)
+  }
+  expect(isUndone(toGatewayError(new Error('Query read timeout')))).toBe(false)
+  expect(isUndone(toGatewayError(Object.assign(new Error('reset'), { code: 'ECONNRESET' })))).toBe(false)
 })

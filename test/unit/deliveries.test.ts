@@ -8,8 +8,10 @@ function setUp() {
   const clock = createFakeClock()
   const store = createFakeJobStore()
   const events: GatewayEvent[] = []
-  const deliveries = createDeliveries({ store, clock, emit: (event) => void events.push(event) })
-  return { clock, store, events, deliveries }
+  const reported: string[] = []
+  const held = { reported: (jobs: readonly { readonly id: string }[]) => void reported.push(...ids(jobs)) }
+  const deliveries = createDeliveries({ store, held, clock, emit: (event) => void events.push(event) })
+  return { clock, store, events, reported, deliveries }
 }
 
 const ids = (jobs: readonly { readonly id: string }[]) => jobs.map(({ id }) => id)
@@ -24,6 +26,19 @@ describe.each(['confirm', 'giveBack', 'doubt'] as const)('%s', (verb) => {
     store[verb].next().resolve(1)
     await deliveries.settled()
     expect(events).toEqual([{ type: 'delivery', outcome, jobs: 1 }])
+  })
+
+  test('says what the database knows of only once it does', async () => {
+    const { store, deliveries, clock, reported } = setUp()
+    deliveries[verb]([job('1'), job('2')])
+    store[verb].next().reject(new Error('no database'))
+    await idle()
+    clock.advance(500)
+    await idle()
+    expect(reported).toEqual([])
+    store[verb].next().resolve(2)
+    await deliveries.settled()
+    expect(reported).toEqual(['1', '2'])
   })
 
   test('gathers what comes while a statement is under way into the next one', async () => {

@@ -152,3 +152,30 @@ describe('hand-out', () => {
     expect(one.answers).toMatchObject([{ kind: 'jobs', wokenAt }])
   })
 })
+
+describe('while nothing may be claimed', () => {
+  test('pulls that wait stay parked, those that come are parked, and a kick of all serves both', async () => {
+    const { store, dispatcher, pull, identity } = createDispatchWorld()
+    const before = pull(s)
+    store.nextClaim().give()
+    await idle()
+    identity.mayClaim = false
+    const [after, once] = [pull(s), pull(s, { waitMs: 0 })]
+    expect(dispatcher.kick('a', 'notification')).toBe('idle')
+    expect([store.claim.total(), dispatcher.parked]).toEqual([1, 3])
+    identity.mayClaim = true
+    dispatcher.kickAll('resync')
+    store.nextClaim().give('1', '2')
+    await idle()
+    expect([before, after, once].map(told)).toEqual([['1'], ['2'], ['empty']])
+  })
+  test('the claim that was under way is followed by none', async () => {
+    const { store, dispatcher, pull, identity } = createDispatchWorld()
+    pull(s)
+    dispatcher.kick('a', 'notification')
+    identity.mayClaim = false
+    store.nextClaim().give()
+    await idle()
+    expect([store.claim.total(), dispatcher.parked]).toEqual([1, 1])
+  })
+})

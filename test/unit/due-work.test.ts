@@ -66,6 +66,17 @@ describe('the backstop', () => {
     expect([kicks, store.look.next().args[0].topics]).toEqual([['a backstop'], []])
   })
 
+  test('looks for gateways whose lock is free; looking ahead does not', async () => {
+    const { work, store, see, unlocked } = createDueWorld()
+    work.start()
+    expect(store.look.next().args[0]).toMatchObject({ gateways: true })
+    work.lookAhead()
+    await see({ unlocked: [7, 8] })
+    expect(store.look.next().args[0]).toMatchObject({ gateways: false })
+    await see()
+    expect(unlocked).toEqual([[7, 8]])
+  })
+
   test('that fails comes again at its interval, not at once', async () => {
     const { work, store, clock, events, advance } = createDueWorld()
     work.start()

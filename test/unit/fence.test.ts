@@ -16,6 +16,7 @@ test('with no publisher in flight one look, at once, closes the fence that it dr
     dueAfter: null,
     readyMs: 0,
     fence: true,
+    gateways: false,
   })
   await see()
   expect(arming.covers('a')).toBe(true)
