@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest'
 import { publish, readJob, stateOf } from '../sql/jobs.ts'
 import { useDatabase } from '../support/database.ts'
-import { claimsHeld, gatewayFor, noBackstop } from '../support/gateway.ts'
+import { claimsHeld, claimUnderWay, gatewayFor, noBackstop } from '../support/gateway.ts'
 import { blackHoleProxy } from '../support/gateway-proxy.ts'
 import { jobOf, until } from '../support/http.ts'
 
@@ -64,4 +64,26 @@ test('a job whose claim commits after its gateway has given up on it is given ba
   await release()
   expect(jobOf(await answer)).toMatchObject({ id, attempt: 1 })
   expect(await returned()).toBe(1)
+})
+
+test('auto ack: a job whose claim was answered late is handed out as claimed only then', async () => {
+  const gateway = await gatewayFor(database, noBackstop)
+  const subscription = await gateway.subscribe('late-answer', { ack: 'auto' })
+  const answer = gateway.pull(subscription, { wait: 50 })
+  await gateway.parked(1, subscription)
+  const { id, release } = await claimUnderWay(database, 'late-answer')
+  await until(async () => {
+    const late = await database.value(
+      `select bool_and(query_start < clock_timestamp() - interval '1.1 seconds') from pg_stat_activity
+        where wait_event_type = 'Lock' and query like '%pullgate.claim(%' and datname = current_database()`,
+    )
+    expect(late).toBe(true)
+  })
+  const before = await database.value('select clock_timestamp()')
+  await release()
+  expect(jobOf(await answer)).toMatchObject({ id, attempt: 1 })
+  const sql = `select h.claimed_at > $2 from (
+      select id, claimed_at from pullgate.job union all select id, claimed_at from pullgate.history) h where h.id = $1`
+  expect(await database.value(sql, [id, before])).toBe(true)
+  expect(await gateway.metric('pullgate_jobs_returned_total')).toBe(0)
 })

@@ -164,7 +164,7 @@ describe('a gateway that lost its session', () => {
     ]
     const explicit = await claimedBy(session, old.id, { ack: 'explicit' })
     await old.die()
-    expect(await retire([old.id], next.id, [held, { ...explicit, lease: held.lease }])).toBe(1)
+    expect(await retire([old.id], next.id, [held, { ...unheard, lease: held.lease }])).toBe(1)
     expect(await readJob(session, held.id)).toMatchObject({ state: 'running', gateway_id: next.id })
     expect(await readJob(session, unheard.id)).toMatchObject({ state: 'ready', attempts: 0, deliveries: 0 })
     expect(await stateOf(session, explicit.id)).toBe('running')

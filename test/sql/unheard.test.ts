@@ -1,6 +1,6 @@
 import type pg from 'pg'
 import { beforeAll, describe, expect, test } from 'vitest'
-import { useDatabase } from '../support/database.ts'
+import { useDatabase, waitsForLock } from '../support/database.ts'
 import { claimedBy, claimUnder } from './claimed.ts'
 import { byLease, publish, readJob, row, rows, runDue, stateOf, subscribe, value } from './jobs.ts'
 import type { Held } from './jobs.ts'
@@ -44,10 +44,10 @@ describe('a claim whose answer came late', () => {
 })
 
 describe('a claim that was never answered', () => {
-  async function unheard(claim: number, seconds: number, ...jobs: Held[]): Promise<number> {
+  async function unheard(claim: number, seconds: number, jobs: Held[], runner = session): Promise<number> {
     const sql = 'select subscription_id from pullgate.job where id = any ($1)'
     const found = await rows<{ subscription_id: string }>(session, sql, [jobs.map(({ id }) => id)])
-    return value<number>(session, 'select pullgate.give_back_unheard($1, $2, $3)', [
+    return value<number>(runner, 'select pullgate.give_back_unheard($1, $2, $3)', [
       ...[[claim], found.map((each) => each.subscription_id), seconds],
     ])
   }
@@ -61,10 +61,10 @@ describe('a claim that was never answered', () => {
       await claimedBy(session, 1, { ack, lease, claim: 7 }),
       await claimedBy(session, 1, { ack, lease, claim: 8 }),
     ]
-    expect(await unheard(7, 5, job, answered)).toBe(1)
+    expect(await unheard(7, 5, [job, answered])).toBe(1)
     expect(await readJob(session, job.id)).toMatchObject({ state: 'ready', attempts: 0, deliveries: 0 })
     expect(await stateOf(session, answered.id)).toBe('running')
-    expect(await unheard(7, 5, job)).toBe(0)
+    expect(await unheard(7, 5, [job])).toBe(0)
   })
   test('is found when it commits after it was looked for', async () => {
     const subscription = await subscribe(session, 'late')
@@ -79,6 +79,16 @@ describe('a claim that was never answered', () => {
     expect(await look()).toBe(1)
     expect(await stateOf(session, id)).toBe('ready')
   })
+  test('is left alone when its job is claimed again while that is waited for', async () => {
+    const job = await claimedBy(session, 1, { claim: 7 })
+    const [one, other] = [await database.session(), await database.session()]
+    await one.query('begin')
+    await one.query('update pullgate.job set claim_id = 8 where id = $1', [job.id])
+    const looking = unheard(7, 5, [job], other)
+    await waitsForLock(database, other)
+    await one.query('commit')
+    expect([await looking, await stateOf(session, job.id)]).toEqual([0, 'running'])
+  })
   test('is left alone once its job was claimed again, or its lease has ended', async () => {
     const [again, ended] = [
       await claimedBy(session, 1, { claim: 7 }),
@@ -86,7 +96,7 @@ describe('a claim that was never answered', () => {
     ]
     await rows(session, 'update pullgate.job set claim_id = 8 where id = $1', [again.id])
     await runDue(session)
-    expect(await unheard(7, 30, again, ended)).toBe(0)
+    expect(await unheard(7, 30, [again, ended])).toBe(0)
     expect([await stateOf(session, again.id), await stateOf(session, ended.id)]).toEqual([
       'running',
       'orphaned',
