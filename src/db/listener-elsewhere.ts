@@ -44,7 +44,7 @@ export function createElsewhere(clock: Clock, channel: string, timeoutMs: number
         return
       }
       await within(over)
-      if (expected !== payload || socket.destroyed) return
+      if (expected !== payload) return
       // Not to leave the pooler's session listening. And if it is only us who were slow, what was on its way has come
       // by the time that this is answered.
       const answer = await within(unlisten())

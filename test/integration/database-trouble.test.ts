@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest'
 import { publish, stateOf } from '../sql/jobs.ts'
 import { useDatabase } from '../support/database.ts'
-import { claimsHeld, gatewayFor, holdClaims } from '../support/gateway.ts'
+import { gatewayFor, holdClaims } from '../support/gateway.ts'
 import { expectProblem, jobOf, until } from '../support/http.ts'
 import type { Answer } from '../support/http.ts'
 
@@ -121,21 +121,7 @@ test('what the database refuses leaves its connection in the pool', async () => 
   await gateway.publish('refused')
   const before = (await pids()).map(({ pid }) => pid)
   for (let n = 0; n < 5; n += 1) {
-    const answer = await gateway.request('POST', '/topics/refused/jobs', {
-      json: { jobSpec: 1, priority: 0, runAt: '2200-01-01T00:00:00Z', delaySeconds: 1 },
-    })
-    expect(answer.status).toBe(400)
+    expectProblem(await gateway.request('POST', '/jobs/999999/cancel'), 404, 'job-not-found')
   }
   expect((await pids()).map(({ pid }) => pid)).toEqual(expect.arrayContaining(before))
-})
-
-test('a job that was claimed while the gateway could not hear of it is not handed out', async () => {
-  const gateway = await gatewayFor(database, { PULLGATE_STATEMENT_TIMEOUT_MS: 300 })
-  const subscription = await gateway.subscribe('claims-held')
-  await database.query(`select pullgate.publish('claims-held', '0'::text, delay => '1 day')`)
-  const release = await holdClaims(database)
-  const pull = gateway.pull(subscription, { wait: 0 })
-  await claimsHeld(database, 1)
-  expectComeAgain(await pull)
-  await release()
 })

@@ -206,13 +206,18 @@ describe('where nothing is heard', () => {
     expect([arming.polled, arming.covers('a')]).toEqual([1, false])
   })
 
-  test('once it is heard again topics are armed as before', async () => {
-    const { arming, claim, store } = createArmingWorld()
+  test('once it is heard again topics are armed, and busy ones cool, as before', async () => {
+    const { arming, claim, quiet, store, spendAll, clock } = createArmingWorld()
     arming.deaf(true)
     await claim('a')
     arming.listening()
     expect(arming.polled).toBe(0)
-    await claim('a')
-    expect([arming.polled, store.arm.total()]).toEqual([0, 1])
+    await quiet('a')
+    expect([arming.armed, store.arm.total()]).toEqual([1, 1])
+    spendAll()
+    arming.notified('a')
+    expect(arming.polled).toBe(1)
+    clock.advance(2_100)
+    expect(arming.polled).toBe(0)
   })
 })
