@@ -75,6 +75,7 @@ grant execute on function
   pullgate.confirm(bigint[], uuid[]),
   pullgate.doubt(bigint[], uuid[]),
   pullgate.run_due(integer, timestamptz),
+  pullgate.claim_due(integer, timestamptz, bigint[], uuid[], integer[], bigint[], bigint[]),
   pullgate.look(bigint[], bigint[], bigint[], timestamptz, integer, boolean),
   pullgate.arm(uuid, bigint[]),
   pullgate.disarm(uuid, bigint[]),

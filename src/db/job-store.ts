@@ -3,6 +3,8 @@ import type { Claim, Held, JobStore, LaneMarks, Slot } from '../domain/ports.ts'
 import type { ClaimedJob, JobId, Lease } from '../domain/types.ts'
 import { coalesce } from './coalesce.ts'
 import type { Database, Statement } from './database.ts'
+import { toDueResult } from './watch-store.ts'
+import type { DueRow } from './watch-store.ts'
 
 /** Claims and what becomes of them: src/dispatch asks, sql/functions/claim.sql answers. */
 
@@ -14,14 +16,19 @@ const statements = {
     name: 'claim',
     text: 'select * from pullgate.claim($1::bigint[], $2::uuid[], $3::integer[], $4::bigint[], $5::bigint[])',
   },
+  claimDue: {
+    name: 'claim_due',
+    text: `select * from pullgate.claim_due($1, $2, $3::bigint[], $4::uuid[], $5::integer[], $6::bigint[], $7::bigint[])`,
+  },
   giveBack: { name: 'give_back', text: 'select pullgate.give_back($1::bigint[], $2::uuid[]) as jobs' },
   confirm: { name: 'confirm', text: 'select pullgate.confirm($1::bigint[], $2::uuid[]) as jobs' },
   doubt: { name: 'doubt', text: 'select pullgate.doubt($1::bigint[], $2::uuid[]) as jobs' },
 } satisfies Record<string, Statement>
 
 type ClaimRow = {
-  slot: number
-  note: 'ended' | 'left' | null
+  /** None for the note `due`. */
+  slot: number | null
+  note: 'ended' | 'left' | 'due' | null
   id: JobId | null
   lease: Lease
   lease_seconds: number
@@ -66,11 +73,17 @@ export function createJobStore(database: Database, claimStatements: number): Job
     return rows[0]?.jobs ?? 0
   }
 
-  async function claimAll(items: readonly Claiming[]): Promise<Claim[]> {
+  /** A statement with the parameters of pullgate.claim after its `own`. `due` is the text of the note of that name. */
+  async function runClaim(
+    statement: Statement,
+    items: readonly Claiming[],
+    own: readonly unknown[] = [],
+  ): Promise<{ readonly claims: OpenClaim[]; readonly due: string | undefined }> {
     const places = items.flatMap(({ topic, slots }, item) =>
       slots.map((slot, index) => ({ topic, slot, item, index })),
     )
-    const rows = await database.query<ClaimRow>(statements.claim, [
+    const rows = await database.query<ClaimRow>(statement, [
+      ...own,
       places.map(({ topic }) => topic.id),
       places.map(({ slot }) => slot.subscription.id),
       places.map(({ slot }) => slot.jobs),
@@ -78,11 +91,16 @@ export function createJobStore(database: Database, claimStatements: number): Job
       items.flatMap(({ marks }) => marks.marks),
     ])
     const claims = items.map((): OpenClaim => ({ jobs: [], endedSlots: [], left: false }))
+    let due: string | undefined
     for (const row of rows) {
-      const place = places[row.slot - 1]
+      if (row.note === 'due') {
+        due = row.job_spec
+        continue
+      }
+      const place = places[(row.slot ?? 0) - 1]
       const claim = claims[place?.item ?? -1]
       if (place === undefined || claim === undefined)
-        throw new Error(`pullgate.claim returned slot ${row.slot} of ${places.length}`)
+        throw new Error(`pullgate.${statement.name} returned slot ${row.slot} of ${places.length}`)
       const { id } = row
       if (id !== null) claim.jobs.push({ slot: place.index, job: toJob({ ...row, id }, place.topic) })
       else if (row.note === 'ended') claim.endedSlots.push(place.index)
@@ -90,9 +108,9 @@ export function createJobStore(database: Database, claimStatements: number): Job
     }
     // Clients that closed while the claim was under way are seen first: their end waits in the same turn of the loop.
     await endOfTurn()
-    return claims
+    return { claims, due }
   }
-  const claim = coalesce(claimAll, {
+  const claim = coalesce<Claiming, Claim>(async (items) => (await runClaim(statements.claim, items)).claims, {
     concurrency: claimStatements,
     batchMax: statementJobsMax,
     weigh: ({ slots }) => slots.reduce((sum, { jobs }) => sum + jobs, 0),
@@ -100,6 +118,17 @@ export function createJobStore(database: Database, claimStatements: number): Job
 
   return {
     claim: (topic, slots, marks) => claim({ topic, slots, marks }),
+    // Beside the coalesced ones: it may wait for its instant, and there is only one at a time.
+    async claimDue(limit, dueAfter, topic, slots, marks) {
+      const { claims, due } = await runClaim(
+        statements.claimDue,
+        [{ topic, slots, marks }],
+        [limit, dueAfter],
+      )
+      const [claimed] = claims
+      if (claimed === undefined || due === undefined) throw new Error('pullgate.claim_due returned no note')
+      return { ...claimed, due: toDueResult(JSON.parse(due) as DueRow) }
+    },
     giveBack: (jobs) => report(statements.giveBack, jobs),
     confirm: (jobs) => report(statements.confirm, jobs),
     doubt: (jobs) => report(statements.doubt, jobs),

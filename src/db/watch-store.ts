@@ -8,7 +8,7 @@ const statements = {
   runDue: { name: 'run_due', text: 'select * from pullgate.run_due($1, $2)' },
   look: {
     name: 'look',
-    text: `select ready_topics::text[], ended::text[], due_in_ms, fence::text, horizon::text
+    text: `select ready_topics::text[], ended::text[], due_in_ms, due_topic, fence::text, horizon::text
       from pullgate.look($1::bigint[], $2::bigint[], $3::bigint[], $4, $5, $6)`,
   },
   arm: { name: 'arm', text: 'select pullgate.arm($1, $2::bigint[])::text[] as fresh' },
@@ -25,6 +25,20 @@ const statements = {
   },
 } satisfies Record<string, Statement>
 
+export type DueRow = {
+  topics: TopicId[]
+  promoted: number
+  expired: number
+  leases_checked: number
+  leases_lost: DueResult['leasesLost']
+  more: boolean
+  waited_ms: number
+}
+
+export function toDueResult({ leases_checked, leases_lost, waited_ms, ...row }: DueRow): DueResult {
+  return { ...row, leasesChecked: leases_checked, leasesLost: leases_lost, waitedMs: waited_ms }
+}
+
 export function createWatchStore(database: Database): WatchStore {
   async function one<Row extends object>(statement: Statement, values: readonly unknown[]): Promise<Row> {
     const [row] = await database.query<Row & Record<string, unknown>>(statement, values)
@@ -33,21 +47,14 @@ export function createWatchStore(database: Database): WatchStore {
   }
   return {
     async runDue(limit, dueAfter) {
-      const { topics, promoted, expired, more, leases_checked, leases_lost } = await one<{
-        topics: TopicId[]
-        promoted: number
-        expired: number
-        leases_checked: number
-        leases_lost: DueResult['leasesLost']
-        more: boolean
-      }>(statements.runDue, [limit, dueAfter])
-      return { topics, promoted, expired, more, leasesChecked: leases_checked, leasesLost: leases_lost }
+      return toDueResult(await one<DueRow>(statements.runDue, [limit, dueAfter]))
     },
     async look({ topics, marks, dueAfter, readyMs, fence }) {
       const row = await one<{
         ready_topics: TopicId[]
         ended: SubscriptionId[]
         due_in_ms: number | null
+        due_topic: TopicId | null
         fence: string | null
         horizon: string
       }>(statements.look, [topics, marks.lanes, marks.marks, dueAfter, readyMs, fence])
@@ -55,6 +62,7 @@ export function createWatchStore(database: Database): WatchStore {
         readyTopics: row.ready_topics,
         ended: row.ended,
         dueInMs: row.due_in_ms,
+        dueTopic: row.due_topic,
         fence: row.fence === null ? null : BigInt(row.fence),
         horizon: BigInt(row.horizon),
       }

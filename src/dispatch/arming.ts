@@ -64,7 +64,7 @@ export function createArming(options: {
     const { dueAfter } = marks
     const query = { topics: ids, marks: marks.of(ids), dueAfter, readyMs: 0, fence: drawFence }
     const result = await store.look(query)
-    if (result.dueInMs !== null) dueWork.saw(result.dueInMs)
+    if (result.dueInMs !== null) dueWork.saw(result.dueInMs, result.dueTopic)
     return result
   }
   const fence = createFence({

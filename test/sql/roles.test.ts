@@ -39,6 +39,7 @@ const gatewayOnly = [
   'arm(uuid,bigint[])',
   'cancel(bigint,text)',
   'claim(bigint[],uuid[],integer[],bigint[],bigint[])',
+  'claim_due(integer,timestamp with time zone,bigint[],uuid[],integer[],bigint[],bigint[])',
   'complete(bigint,text)',
   'confirm(bigint[],uuid[])',
   'disarm(uuid,bigint[])',
@@ -183,6 +184,7 @@ describe('a gateway', () => {
     await rows(gateway, `select pullgate.retry($1)`, [other])
     await rows(gateway, `select pullgate.cancel($1, 'no')`, [other])
     await jobs.runDue(gateway)
+    await jobs.claimDue(gateway, 'gate', subscription)
     await rows(
       gateway,
       `select * from pullgate.look(array[pullgate.topic_id('gate')], '{}', '{}', null, 100, false)`,

@@ -43,7 +43,7 @@ export function createArmingWorld() {
   }
   async function see(result: Partial<LookResult> = {}) {
     const call = store.look.next()
-    const nothing = { readyTopics: [], ended: [], dueInMs: null, horizon: 100n }
+    const nothing = { readyTopics: [], ended: [], dueInMs: null, dueTopic: null, horizon: 100n }
     call.resolve({ ...nothing, fence: call.args[0].fence ? 100n : null, ...result })
     await idle()
   }
