@@ -56,7 +56,7 @@ export function createArmingWorld() {
   }
   /** As many notifications as take the whole budget, of a topic that nobody waits for. */
   function spendAll() {
-    for (let n = 0; n < 20; n += 1) arming.notified('elsewhere')
+    for (let n = 0; n < 20; n += 1) arming.notified('elsewhere', 'ready')
   }
   const looked = () => store.look.open.map(({ args: [{ topics }] }) => topics)
   return {
