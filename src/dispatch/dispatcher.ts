@@ -26,9 +26,9 @@ export type Dispatcher = {
   kick(topic: TopicId, cause: WakeCause): 'woke' | 'idle'
   kickAll(cause: WakeCause): void
   /**
-   * Runs due work and claims for the topic in one statement, which may wait for its instant; meanwhile no other claim of
-   * the topic begins. So only where it keeps no job waiting: undefined, and nothing is asked, unless pulls are parked
-   * there that a claim has come back empty for. Resolves once the jobs were handed out.
+   * Runs due work and claims for the topic in one statement. It may wait for its instant, and no other claim of the topic
+   * begins meanwhile; so it is only asked where nothing is ready, and no claim in flight, for pulls that are parked:
+   * otherwise undefined. Resolves once the jobs were handed out; rejects with the statement's error.
    */
   claimDue(topic: TopicId, limit: number, dueAfter: string | null): Promise<DueClaim> | undefined
   /** Answers the pulls of subscriptions that ended; resolves when all have been, also those that a claim counts on. */
@@ -235,7 +235,7 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
     },
     claimDue(topicId, limit, dueAfter) {
       const topic = room.topic(topicId)
-      if (topic === undefined || topic.claiming || draining || !arming.covers(topicId)) return undefined
+      if (topic === undefined || topic.claiming || !arming.covers(topicId)) return undefined
       let asked: Promise<DueClaim> | undefined
       void claimUntilServed(topic, {
         ...{ cause: 'due', wokenAt: clock.now(), catchUp: false },
