@@ -90,7 +90,8 @@ $$;
 -- run_due, then claim, in one statement: what falls due reaches a parked pull without another round trip. Returns the
 -- rows of the claim, and a note `due` with run_due's result as a JSON object in job_spec, `topics` as texts.
 -- What run_due has made ready is visible to the claim: both are volatile, and each statement in them has a snapshot of
--- its own. Locks: SKIP LOCKED on jobs.
+-- its own. Of topics that have ready jobs after the claim others are notified, as after run_due alone; what has been
+-- claimed is nobody's business. Locks: SKIP LOCKED on jobs.
 create or replace function pullgate.claim_due(
   p_limit integer,
   p_due_after timestamptz,
@@ -114,20 +115,31 @@ returns table (
   traceparent text,
   job_spec text
 )
-language plpgsql volatile
+language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_durable text := current_setting('synchronous_commit');
+  v_notify text := coalesce(current_setting('pullgate.notify', true), '');
+  v_now timestamptz;
   v_due record;
 begin
+  perform set_config('pullgate.notify', 'off', true);
   select d.topics::text[] as topics, d.promoted, d.leases_checked, d.leases_lost, d.expired, d.more, d.waited_ms
     into v_due
     from pullgate.run_due(p_limit, p_due_after) d;
   -- A claim whose commit a crash undoes is handed out, and handed out again: not what run_due takes for itself.
   perform set_config('synchronous_commit', v_durable, true);
+  perform set_config('pullgate.notify', v_notify, true);
   return query select * from pullgate.claim(p_topics, p_subscriptions, p_counts, p_lanes, p_marks);
+  if cardinality(v_due.topics) > 0 then
+    v_now := clock_timestamp();
+    perform pullgate.notify(t.id, v_now, v_now)
+      from unnest(pullgate.ready_topics(v_due.topics::bigint[], p_lanes, p_marks, 0)) as t (id);
+  end if;
   note := 'due';
   job_spec := to_json(v_due);
   return next;

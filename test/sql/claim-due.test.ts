@@ -155,6 +155,11 @@ describe('look names the topic that the next due instant makes ready', () => {
     await publish(session, 'second', { delay: '1.5 seconds' })
     await publish(session, 'first', { delay: '1 second' })
     expect(await look()).toEqual({ due_topic: await topicId('first'), due: true })
+    await endLease(session, (await runningJob(session, 'earlier')).id)
+    expect(await look()).toEqual({ due_topic: await topicId('earlier'), due: true })
+    const id = await publish(session, 'earliest', { expires_at: '2199-01-01' })
+    await rows(session, `update pullgate.job set expires_at = now() - interval '1 hour' where id = $1`, [id])
+    expect(await look()).toEqual({ due_topic: null, due: true })
   })
   test('not for a deadline', async () => {
     await publish(session, 'deadline', { expires_at: '2001-01-01' })

@@ -12,7 +12,7 @@ export function createArmingWorld() {
   const store = createFakeWatchStore()
   const events: GatewayEvent[] = []
   const kicks: string[] = []
-  const due: number[] = []
+  const due: [inMs: number, topic: TopicId | null][] = []
   const lonely = new Set<TopicId>()
   let lookedAhead = 0
   const arming = createArming({
@@ -20,7 +20,7 @@ export function createArmingWorld() {
     emit: (event) => void events.push(event),
     kick: (topic, cause) => void kicks.push(`${topic} ${cause}`),
     isWaitedFor: (topic) => !lonely.has(topic),
-    dueWork: { lookAhead: () => void (lookedAhead += 1), saw: (inMs) => void due.push(inMs) },
+    dueWork: { lookAhead: () => void (lookedAhead += 1), saw: (...saw) => void due.push(saw) },
   })
   arming.listening()
 
