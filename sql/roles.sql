@@ -76,6 +76,7 @@ grant execute on function
   pullgate.doubt(bigint[], uuid[]),
   pullgate.run_due(integer, timestamptz),
   pullgate.look(bigint[], bigint[], bigint[], timestamptz, integer, boolean, boolean),
+  pullgate.claim_due(integer, timestamptz, bigint[], uuid[], integer[], bigint[], bigint[], integer, bigint),
   pullgate.arm(uuid, bigint[]),
   pullgate.disarm(uuid, bigint[]),
   pullgate.join_gateway(),

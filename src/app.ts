@@ -124,7 +124,7 @@ export async function startGateway(config: Config, databaseUrl: string): Promise
       ...{ store: watch, gateway: randomUUID(), marks, clock, emit },
       kick: (topic, cause) => void dispatcher.kick(topic, cause),
       isWaitedFor: (topic) => dispatcher.isWaitedFor(topic),
-      dueWork: { lookAhead: () => dueWork.lookAhead(), saw: (inMs) => dueWork.saw(inMs) },
+      dueWork: { lookAhead: () => dueWork.lookAhead(), saw: (inMs, topic) => dueWork.saw(inMs, topic) },
     })
     const dispatcher = createDispatcher({
       ...{ store: claiming, deliveries, marks, arming, clock, emit },

@@ -3,7 +3,8 @@
 -- Makes due jobs ready, ends leases, expires unstarted jobs: at most p_limit of each. Any gateway may call it at any
 -- time; rows that another call has locked are skipped. Nothing is due at or before p_due_after (advance_marks).
 -- What falls due within 10 ms is waited for, before anything is locked. Returns the topics that have ready jobs now,
--- counts by what became of the jobs (leases_lost: by their new state), and whether a limit was reached.
+-- counts by what became of the jobs (leases_lost: by their new state), whether a limit was reached, and the milliseconds
+-- waited.
 create or replace function pullgate.run_due(
   p_limit integer,
   p_due_after timestamptz,
@@ -12,7 +13,8 @@ create or replace function pullgate.run_due(
   out leases_checked integer,
   out leases_lost jsonb,
   out expired integer,
-  out more boolean
+  out more boolean,
+  out waited_ms double precision
 )
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -31,9 +33,11 @@ begin
   -- What is lost with an unflushed commit stays due, and is done again.
   perform set_config('synchronous_commit', 'off', true);
   -- A timer of the gateway is late by a millisecond or two, and its statement by its way here.
-  v_at := pullgate.next_due(v_after, v_now + interval '10 milliseconds');
+  v_at := (pullgate.next_due(v_after, v_now + interval '10 milliseconds')).at;
+  waited_ms := 0;
   if v_at > v_now then
     perform pg_sleep(extract(epoch from v_at - v_now));
+    waited_ms := 1000 * extract(epoch from clock_timestamp() - v_now);
     v_now := clock_timestamp();
   end if;
   leases_checked := 0;
@@ -80,6 +84,68 @@ begin
   expired := cardinality(v_expired);
   perform pullgate.finish_all(v_expired, 'expired');
   more := greatest(promoted, leases_checked, expired) >= p_limit;
+end
+$$;
+
+-- run_due, then claim, in one statement: what falls due reaches a parked pull without another round trip. Returns the
+-- rows of the claim, and a note `due` with run_due's result as a JSON object in job_spec, `topics` as texts.
+-- What run_due has made ready is visible to the claim: both are volatile, and each statement in them has a snapshot of
+-- its own. Of topics that have ready jobs after the claim others are notified, as after run_due alone; what has been
+-- claimed is nobody's business. Locks: SKIP LOCKED on jobs.
+create or replace function pullgate.claim_due(
+  p_limit integer,
+  p_due_after timestamptz,
+  p_topics bigint[],
+  p_subscriptions uuid[],
+  p_counts integer[],
+  p_lanes bigint[],
+  p_marks bigint[],
+  p_gateway integer default 0,
+  p_claim bigint default 0
+)
+returns table (
+  slot integer,
+  note text,
+  id bigint,
+  lease uuid,
+  lease_seconds integer,
+  lease_ends_at timestamptz,
+  attempt integer,
+  redelivered boolean,
+  published_at timestamptz,
+  ready_seconds double precision,
+  traceparent text,
+  job_spec text
+)
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  v_durable text := current_setting('synchronous_commit');
+  v_notify text := coalesce(current_setting('pullgate.notify', true), '');
+  v_now timestamptz;
+  v_due record;
+begin
+  perform set_config('pullgate.notify', 'off', true);
+  select d.topics::text[] as topics, d.promoted, d.leases_checked, d.leases_lost, d.expired, d.more, d.waited_ms
+    into v_due
+    from pullgate.run_due(p_limit, p_due_after) d;
+  -- A claim whose commit a crash undoes is handed out, and handed out again: not what run_due takes for itself.
+  perform set_config('synchronous_commit', v_durable, true);
+  perform set_config('pullgate.notify', v_notify, true);
+  return query select * from pullgate.claim(
+    p_topics, p_subscriptions, p_counts, p_lanes, p_marks, p_gateway, p_claim);
+  if cardinality(v_due.topics) > 0 then
+    v_now := clock_timestamp();
+    perform pullgate.notify(t.id, v_now, v_now)
+      from unnest(pullgate.ready_topics(v_due.topics::bigint[], p_lanes, p_marks, 0)) as t (id);
+  end if;
+  note := 'due';
+  job_spec := to_json(v_due);
+  return next;
 end
 $$;
 

@@ -35,28 +35,36 @@ $$;
 
 -- The first instant after p_after, up to p_upto, at which anything is due: a scheduled job, a look at a lease, a
 -- deadline. Null if none is. Bounded on both sides: the indexes hold entries of jobs that ended long before or after.
-create or replace function pullgate.next_due(p_after timestamptz, p_upto timestamptz)
-returns timestamptz
+-- topic_id is the topic that has a ready job then, as far as can be told: null for a deadline, and for a lease that was
+-- renewed or that does not end in a requeue.
+create or replace function pullgate.next_due(
+  p_after timestamptz,
+  p_upto timestamptz,
+  out at timestamptz,
+  out topic_id bigint
+)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return (
-    select min(d.at)
+  select d.at, d.topic_id into at, topic_id
       from (
-        (select j.due_at as at from pullgate.job j
+        (select j.due_at as at, j.topic_id from pullgate.job j
           where j.state = 'scheduled' and j.due_at > p_after and j.due_at <= p_upto
           order by j.due_at limit 1)
         union all
-        (select j.lease_check_at from pullgate.job j
+        (select j.lease_check_at,
+            case when j.on_lost = 'requeue' and j.lease_ends_at <= j.lease_check_at then j.topic_id end
+          from pullgate.job j
           where j.lease_check_at > p_after and j.lease_check_at <= p_upto
           order by j.lease_check_at limit 1)
         union all
-        (select j.expires_at from pullgate.job j
+        (select j.expires_at, null from pullgate.job j
           where j.expires_at is not null and j.state in ('scheduled', 'ready')
             and j.expires_at > p_after and j.expires_at <= p_upto
           order by j.expires_at limit 1)
-      ) d);
+      ) d
+      order by d.at limit 1;
 end
 $$;
 
@@ -69,6 +77,7 @@ $$;
 --   horizon      every transaction whose id is lower had ended before anything here was looked at
 --   ended        subscriptions that ended in the last 10 s, so that their pulls can be answered
 --   due_in_ms    until the next due instant of any kind, if it is within 2 s (0: it has passed)
+--   due_topic    the topic that has a ready job then (next_due)
 --   p_gateways   whether to look for gateways whose lock is free: `unlocked`
 create or replace function pullgate.look(
   p_topics bigint[],
@@ -83,6 +92,7 @@ create or replace function pullgate.look(
   out due_in_ms double precision,
   out fence xid8,
   out horizon xid8,
+  out due_topic bigint,
   out unlocked integer[]
 )
 language plpgsql volatile security definer
@@ -102,7 +112,8 @@ begin
   horizon := pg_snapshot_xmin(pg_current_snapshot());
   ready_topics := pullgate.ready_topics(p_topics, p_lanes, p_marks, p_ready_ms);
   ended := array(select s.id from pullgate.subscription s where s.ended_at > v_now - interval '10 seconds');
-  v_at := pullgate.next_due(coalesce(p_due_after, '-infinity'), v_now + interval '2 seconds');
+  select n.at, n.topic_id into v_at, due_topic
+    from pullgate.next_due(coalesce(p_due_after, '-infinity'), v_now + interval '2 seconds') n;
   -- greatest(0, null) is 0.
   due_in_ms := case when v_at is not null then greatest(0, 1000 * extract(epoch from v_at - v_now)) end;
   if p_gateways then

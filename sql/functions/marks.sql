@@ -76,7 +76,7 @@ begin
       ) head on true;
     -- Five seconds back: for the time between a clock's reading and the drawing of an id, and for a clock set back.
     due_after := greatest(v_after, least(
-      p_at - interval '5 seconds', pullgate.next_due(v_after, p_at) - interval '1 microsecond'));
+      p_at - interval '5 seconds', (pullgate.next_due(v_after, p_at)).at - interval '1 microsecond'));
   end if;
   if passed or p_fence is null then
     at := clock_timestamp();

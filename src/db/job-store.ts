@@ -1,12 +1,14 @@
 import { randomBytes } from 'node:crypto'
 import { setImmediate as endOfTurn } from 'node:timers/promises'
 import type { Clock } from '../domain/clock.ts'
-import type { ClaimReply, Held, JobStore, LaneMarks, Slot, UnheardClaim } from '../domain/ports.ts'
+import type { Held, JobStore, LaneMarks, Slot, UnheardClaim } from '../domain/ports.ts'
 import type { ClaimedJob, JobId, Lease, SubscriptionId } from '../domain/types.ts'
 import { coalesce } from './coalesce.ts'
 import { isUndone } from './database.ts'
 import type { Database, Statement } from './database.ts'
 import { ascending } from './lane-marks.ts'
+import { toDueResult } from './watch-store.ts'
+import type { DueRow } from './watch-store.ts'
 
 /** Claims and what becomes of them: src/dispatch asks, sql/functions/claim.sql answers. */
 
@@ -22,14 +24,19 @@ const statements = {
     name: 'refresh_claims',
     text: 'select lease, lease_ends_at as "leaseEndsAt" from pullgate.refresh_claims($1::bigint[], $2::uuid[])',
   },
+  claimDue: {
+    name: 'claim_due',
+    text: `select * from pullgate.claim_due($1, $2, $3::bigint[], $4::uuid[], $5::integer[], $6::bigint[], $7::bigint[], $8, $9)`,
+  },
   giveBack: { name: 'give_back', text: 'select pullgate.give_back($1::bigint[], $2::uuid[]) as jobs' },
   confirm: { name: 'confirm', text: 'select pullgate.confirm($1::bigint[], $2::uuid[]) as jobs' },
   doubt: { name: 'doubt', text: 'select pullgate.doubt($1::bigint[], $2::uuid[]) as jobs' },
 } satisfies Record<string, Statement>
 
 type ClaimRow = {
-  slot: number
-  note: 'ended' | 'left' | null
+  /** None for the note `due`. */
+  slot: number | null
+  note: 'ended' | 'left' | 'due' | null
   id: JobId | null
   lease: Lease
   lease_seconds: number
@@ -92,6 +99,7 @@ export function createJobStore(database: Database, options: JobStoreOptions): Jo
   }
 
   async function claimRows(
+    statement: Statement,
     gateway: number,
     subscriptions: readonly SubscriptionId[],
     values: readonly unknown[],
@@ -102,31 +110,42 @@ export function createJobStore(database: Database, options: JobStoreOptions): Jo
       sentAt: options.clock.now(),
     }
     try {
-      return await database.query<ClaimRow>(statements.claim, [...values, gateway, claim.id])
+      return await database.query<ClaimRow>(statement, [...values, gateway, claim.id])
     } catch (error) {
       if (!isUndone(error)) options.onUnheard(claim)
       throw error
     }
   }
 
-  async function claimAll(items: readonly Claiming[]): Promise<ClaimReply[]> {
+  /** A statement with the parameters of pullgate.claim after its `own`. `due` is the text of the note of that name. */
+  async function runClaim(
+    statement: Statement,
+    items: readonly Claiming[],
+    own: readonly unknown[] = [],
+  ): Promise<{ readonly claims: OpenClaim[]; readonly due: string | undefined }> {
     const places = items.flatMap(({ topic, slots }, item) =>
       slots.map((slot, index) => ({ topic, slot, item, index })),
     )
     const gateway = options.gateway()
     const subscriptions = places.map(({ slot }) => slot.subscription.id)
-    const rows = await claimRows(gateway, subscriptions, [
+    const rows = await claimRows(statement, gateway, subscriptions, [
+      ...own,
       places.map(({ topic }) => topic.id),
       subscriptions,
       places.map(({ slot }) => slot.jobs),
       ...ascending(items.map(({ marks }) => marks)),
     ])
     const claims = items.map((): OpenClaim => ({ gateway, jobs: [], endedSlots: [], left: false }))
+    let due: string | undefined
     for (const row of rows) {
-      const place = places[row.slot - 1]
+      if (row.note === 'due') {
+        due = row.job_spec
+        continue
+      }
+      const place = places[(row.slot ?? 0) - 1]
       const claim = claims[place?.item ?? -1]
       if (place === undefined || claim === undefined)
-        throw new Error(`pullgate.claim returned slot ${row.slot} of ${places.length}`)
+        throw new Error(`pullgate.${statement.name} returned slot ${row.slot} of ${places.length}`)
       const { id } = row
       if (id !== null) claim.jobs.push({ slot: place.index, job: toJob({ ...row, id }, place.topic) })
       else if (row.note === 'ended') claim.endedSlots.push(place.index)
@@ -134,8 +153,9 @@ export function createJobStore(database: Database, options: JobStoreOptions): Jo
     }
     // Clients that closed while the claim was under way are seen first: their end waits in the same turn of the loop.
     await endOfTurn()
-    return claims
+    return { claims, due }
   }
+  const claimAll = async (items: readonly Claiming[]) => (await runClaim(statements.claim, items)).claims
   const claim = coalesce(claimAll, {
     concurrency: options.claimStatements,
     batchMax: statementJobsMax,
@@ -145,6 +165,17 @@ export function createJobStore(database: Database, options: JobStoreOptions): Jo
   return {
     claim: (topic, slots, marks) => claim({ topic, slots, marks }),
     refresh: (jobs) => about<{ lease: Lease; leaseEndsAt: Date }>(statements.refresh, jobs),
+    // Beside the coalesced ones: it may wait for its instant, and there is only one at a time.
+    async claimDue(limit, dueAfter, topic, slots, marks) {
+      const { claims, due } = await runClaim(
+        statements.claimDue,
+        [{ topic, slots, marks }],
+        [limit, dueAfter],
+      )
+      const [claimed] = claims
+      if (claimed === undefined || due === undefined) throw new Error('pullgate.claim_due returned no note')
+      return { ...claimed, due: toDueResult(JSON.parse(due) as DueRow) }
+    },
     giveBack: (jobs) => report(statements.giveBack, jobs),
     confirm: (jobs) => report(statements.confirm, jobs),
     doubt: (jobs) => report(statements.doubt, jobs),

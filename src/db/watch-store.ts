@@ -9,7 +9,7 @@ const statements = {
   runDue: { name: 'run_due', text: 'select * from pullgate.run_due($1, $2)' },
   look: {
     name: 'look',
-    text: `select ready_topics::text[], ended::text[], due_in_ms, fence::text, horizon::text,
+    text: `select ready_topics::text[], ended::text[], due_in_ms, due_topic, fence::text, horizon::text,
         coalesce(unlocked, '{}') as unlocked
       from pullgate.look($1::bigint[], $2::bigint[], $3::bigint[], $4, $5, $6, $7)`,
   },
@@ -33,6 +33,20 @@ export type Notifier = {
   notify(channel: string, payload: string): Promise<void>
 }
 
+export type DueRow = {
+  topics: TopicId[]
+  promoted: number
+  expired: number
+  leases_checked: number
+  leases_lost: DueResult['leasesLost']
+  more: boolean
+  waited_ms: number
+}
+
+export function toDueResult({ leases_checked, leases_lost, waited_ms, ...row }: DueRow): DueResult {
+  return { ...row, leasesChecked: leases_checked, leasesLost: leases_lost, waitedMs: waited_ms }
+}
+
 export function createWatchStore(database: Database): WatchStore & Notifier {
   async function one<Row extends object>(statement: Statement, values: readonly unknown[]): Promise<Row> {
     const [row] = await database.query<Row & Record<string, unknown>>(statement, values)
@@ -41,21 +55,14 @@ export function createWatchStore(database: Database): WatchStore & Notifier {
   }
   return {
     async runDue(limit, dueAfter) {
-      const { topics, promoted, expired, more, leases_checked, leases_lost } = await one<{
-        topics: TopicId[]
-        promoted: number
-        expired: number
-        leases_checked: number
-        leases_lost: DueResult['leasesLost']
-        more: boolean
-      }>(statements.runDue, [limit, dueAfter])
-      return { topics, promoted, expired, more, leasesChecked: leases_checked, leasesLost: leases_lost }
+      return toDueResult(await one<DueRow>(statements.runDue, [limit, dueAfter]))
     },
     async look({ topics, marks, dueAfter, readyMs, fence, gateways }) {
       const row = await one<{
         ready_topics: TopicId[]
         ended: SubscriptionId[]
         due_in_ms: number | null
+        due_topic: TopicId | null
         fence: string | null
         horizon: string
         unlocked: number[]
@@ -64,6 +71,7 @@ export function createWatchStore(database: Database): WatchStore & Notifier {
         readyTopics: row.ready_topics,
         ended: row.ended,
         dueInMs: row.due_in_ms,
+        dueTopic: row.due_topic,
         fence: row.fence === null ? null : BigInt(row.fence),
         horizon: BigInt(row.horizon),
         unlocked: row.unlocked,

@@ -18,6 +18,6 @@ export type ArmedTopic = {
 export type DueHints = {
   /** Jobs may have been published to fall due soon. */
   readonly lookAhead: () => void
-  /** Something falls due in so many milliseconds. */
-  readonly saw: (dueInMs: number) => void
+  /** Something falls due in so many milliseconds; the topic that has a ready job then, if that is known. */
+  readonly saw: (dueInMs: number, topic: TopicId | null) => void
 }

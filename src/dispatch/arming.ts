@@ -25,8 +25,11 @@ export type ClaimReport = {
  */
 export type Arming = {
   claimed(topic: TopicId, report: ClaimReport): void
-  /** False: the topic is polled, and need not be kicked. */
-  notified(topic: TopicId): boolean
+  /**
+   * False: the topic is polled, and need not be kicked. A job that was announced to fall `due` leaves a topic quiet: it
+   * is not ready yet, and notified of again when it is.
+   */
+  notified(topic: TopicId, what: 'ready' | 'due'): boolean
   /** Whether a job that becomes ready will kick the topic by itself, and none is ready: a pull may wait without a claim. */
   covers(topic: TopicId): boolean
   /** Notifications are heard from now on: what was armed before counts for nothing. */
@@ -74,7 +77,7 @@ export function createArming(options: {
       gateways: false,
     }
     const result = await store.look(query)
-    if (result.dueInMs !== null) dueWork.saw(result.dueInMs)
+    if (result.dueInMs !== null) dueWork.saw(result.dueInMs, result.dueTopic)
     return result
   }
   const fence = createFence({
@@ -164,9 +167,9 @@ export function createArming(options: {
 
   return {
     claimed,
-    notified(id) {
+    notified(id, what) {
       const topic = topics.get(id)
-      if (topic !== undefined) {
+      if (topic !== undefined && what === 'ready') {
         topic.notifiedAt = clock.now()
         topic.quiet = false
       }

@@ -1,7 +1,7 @@
 import type { Clock } from '../domain/clock.ts'
 import { asError } from '../domain/errors.ts'
 import type { Emit } from '../domain/events.ts'
-import type { Claim, JobStore } from '../domain/ports.ts'
+import type { Claim, ClaimReply, DueClaim, JobStore, Slot } from '../domain/ports.ts'
 import type { ReturnReason } from '../domain/types.ts'
 import type { Deliveries } from './deliveries.ts'
 import { isWatched } from './held-jobs.ts'
@@ -11,6 +11,7 @@ import type { Identity } from './identity.ts'
 /** Claims of which nobody else gives anything back: what it resolves to may be handed out in the same tick. */
 export type Claiming = {
   claim(...args: Parameters<JobStore['claim']>): Promise<Claim>
+  claimDue(...args: Parameters<JobStore['claimDue']>): Promise<DueClaim>
 }
 
 // Others give back what was claimed more than 2 s ago under an id whose lock is free, which its owner may not know yet.
@@ -26,7 +27,7 @@ const lateMs = 1_000
  * its answer may take its time.
  */
 export function createClaiming(options: {
-  readonly store: Pick<JobStore, 'claim' | 'refresh'>
+  readonly store: Pick<JobStore, 'claim' | 'claimDue' | 'refresh'>
   readonly identity: Pick<Identity, 'current'>
   readonly held: Pick<HeldJobs, 'add'>
   readonly deliveries: Pick<Deliveries, 'giveBack'>
@@ -57,27 +58,34 @@ export function createClaiming(options: {
     emit({ type: 'jobs returned', reason, jobs: jobs.length })
   }
 
+  async function keepOurs<Reply extends ClaimReply>(
+    slots: readonly Slot[],
+    asked: Promise<Reply>,
+  ): Promise<Omit<Reply, 'gateway'>> {
+    const askedAt = clock.now()
+    const { gateway, ...claim } = await asked
+    const isOurs = () => identity.current === gateway
+    const watched = claim.jobs.filter(({ slot }) => slots[slot] && isWatched(slots[slot].subscription))
+    let fresh: Jobs = watched
+    if (watched.length > 0 && isOurs() && clock.now() - askedAt > lateMs) fresh = await refresh(watched)
+    if (!isOurs()) {
+      giveBack(claim.jobs, 'session lost')
+      return { ...claim, jobs: [], left: true }
+    }
+    held.add(fresh.map(({ job }) => job))
+    if (fresh === watched) return claim
+    const byLease = new Map(fresh.map((each) => [each.job.lease, each]))
+    const stale = watched.filter(({ job }) => !byLease.has(job.lease))
+    giveBack(stale, 'answer late')
+    const jobs = claim.jobs.flatMap((each) =>
+      stale.includes(each) ? [] : [byLease.get(each.job.lease) ?? each],
+    )
+    return { ...claim, jobs, left: claim.left === true || stale.length > 0 }
+  }
+
   return {
-    async claim(topic, slots, marks) {
-      const askedAt = clock.now()
-      const { gateway, ...claim } = await store.claim(topic, slots, marks)
-      const isOurs = () => identity.current === gateway
-      const watched = claim.jobs.filter(({ slot }) => slots[slot] && isWatched(slots[slot].subscription))
-      let fresh: Jobs = watched
-      if (watched.length > 0 && isOurs() && clock.now() - askedAt > lateMs) fresh = await refresh(watched)
-      if (!isOurs()) {
-        giveBack(claim.jobs, 'session lost')
-        return { ...claim, jobs: [], left: true }
-      }
-      held.add(fresh.map(({ job }) => job))
-      if (fresh === watched) return claim
-      const byLease = new Map(fresh.map((each) => [each.job.lease, each]))
-      const stale = watched.filter(({ job }) => !byLease.has(job.lease))
-      giveBack(stale, 'answer late')
-      const jobs = claim.jobs.flatMap((each) =>
-        stale.includes(each) ? [] : [byLease.get(each.job.lease) ?? each],
-      )
-      return { ...claim, jobs, left: claim.left === true || stale.length > 0 }
-    },
+    claim: (topic, slots, marks) => keepOurs(slots, store.claim(topic, slots, marks)),
+    claimDue: (limit, dueAfter, topic, slots, marks) =>
+      keepOurs(slots, store.claimDue(limit, dueAfter, topic, slots, marks)),
   }
 }

@@ -1,7 +1,7 @@
 import type { Clock } from '../domain/clock.ts'
 import { asError } from '../domain/errors.ts'
 import type { Emit } from '../domain/events.ts'
-import type { Claim } from '../domain/ports.ts'
+import type { Claim, DueClaim } from '../domain/ports.ts'
 import type { SubscriptionId, TopicId, WakeCause } from '../domain/types.ts'
 import type { Arming } from './arming.ts'
 import type { Claiming } from './claiming.ts'
@@ -26,6 +26,12 @@ export type Dispatcher = {
   leave(waiter: Waiter): boolean
   kick(topic: TopicId, cause: WakeCause): 'woke' | 'idle'
   kickAll(cause: WakeCause): void
+  /**
+   * Runs due work and claims for the topic in one statement. It may wait for its instant, and no other claim of the topic
+   * begins meanwhile; so it is only asked where nothing is ready, and no claim in flight, for pulls that are parked:
+   * otherwise undefined. Resolves once the jobs were handed out; rejects with the statement's error.
+   */
+  claimDue(topic: TopicId, limit: number, dueAfter: string | null): Promise<DueClaim> | undefined
   /** Answers the pulls of subscriptions that ended; resolves when all have been, also those that a claim counts on. */
   endSubscriptions(ids: readonly SubscriptionId[]): Promise<void>
   readonly parked: number
@@ -148,19 +154,20 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
   /** `full`: the claim found all that the living asked for, so that more may be waiting. */
   async function claimOnce(
     topic: Topic,
-    { cause, wokenAt, catchUp }: Wake,
+    { cause, wokenAt, catchUp, claimDue }: Wake,
     tried: Iterable<Waiter>,
   ): Promise<{ readonly reserved: readonly Waiter[]; readonly result: 'full' | 'short' | 'failed' }> {
     const reserved = reserve(topic, claimJobsMax, catchUp)
     const slots = toSlots(reserved)
     if (slots.length === 0) return { reserved, result: 'short' }
     const startedAt = clock.now()
-    const seconds = () => (clock.now() - startedAt) / 1000
+    const seconds = (waitedMs = 0) => Math.max(0, clock.now() - startedAt - waitedMs) / 1000
     try {
-      const claim = await store.claim(topic, slots, marks.of([topic.id]))
-      emit({ type: 'claim', cause, topic: topic.name, jobs: claim.jobs.length, seconds: seconds() })
+      const claim = await (claimDue ?? store.claim)(topic, slots, marks.of([topic.id]))
+      const waitedMs = claim.due?.waitedMs ?? 0
+      emit({ type: 'claim', cause, topic: topic.name, jobs: claim.jobs.length, seconds: seconds(waitedMs) })
       for (const waiter of reserved) waiter.tried = true
-      handOut(topic, reserved, claim, wokenAt)
+      handOut(topic, reserved, claim, Math.min(clock.now(), wokenAt + waitedMs))
       const asked = slots.reduce(
         (sum, { jobs }, slot) => (claim.endedSlots.includes(slot) ? sum : sum + jobs),
         0,
@@ -185,7 +192,7 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
       // have had it, also where the claim had no room for them: a claim for them at once would fail as well.
       for (const waiter of new Set([...reserved, ...tried])) {
         if (waiter.reservedBy !== undefined && waiter.reservedBy !== topic.id) passOver(waiter, topic.id)
-        else if (waiter.tried && !topic.leaving.has(waiter)) continue
+        else if ((waiter.tried || claimDue !== undefined) && !topic.leaving.has(waiter)) continue
         else if (room.leave(waiter)) waiter.answer({ kind: 'error', error })
       }
       return { reserved, result: 'failed' }
@@ -228,6 +235,21 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
     kick,
     kickAll(cause) {
       for (const { id } of room.topics()) kick(id, cause)
+    },
+    claimDue(topicId, limit, dueAfter) {
+      const topic = room.topic(topicId)
+      if (topic === undefined || topic.claiming || !arming.covers(topicId)) return undefined
+      let asked: Promise<DueClaim> | undefined
+      void claimUntilServed(topic, {
+        ...{ cause: 'due', wokenAt: clock.now(), catchUp: false },
+        claimDue(...claim) {
+          emit({ type: 'wake', cause: 'due' })
+          // The dispatcher awaits it first, and hands out before whoever asked goes on.
+          asked = store.claimDue(limit, dueAfter, ...claim)
+          return asked
+        },
+      })
+      return asked
     },
     async endSubscriptions(ids) {
       const gone = new Set(ids.filter((id) => room.parkedFor(id) > 0))

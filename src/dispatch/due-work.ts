@@ -1,7 +1,8 @@
 import type { Clock, Timer } from '../domain/clock.ts'
 import { asError } from '../domain/errors.ts'
 import type { Emit } from '../domain/events.ts'
-import type { WatchStore } from '../domain/ports.ts'
+import type { DueResult, WatchStore } from '../domain/ports.ts'
+import type { TopicId } from '../domain/types.ts'
 import type { Dispatcher } from './dispatcher.ts'
 import type { Marks } from './marks.ts'
 import type { Peers } from './peers.ts'
@@ -15,8 +16,8 @@ export type DueWork = {
   start(): void
   /** A job that falls due within 2 s was announced: look ahead now. */
   lookAhead(): void
-  /** Something falls due in so many milliseconds. */
-  saw(dueInMs: number): void
+  /** Something falls due in so many milliseconds; the topic that has a ready job then, if that is known. */
+  saw(dueInMs: number, topic: TopicId | null): void
   stop(): Promise<void>
 }
 
@@ -25,7 +26,10 @@ export type DueWorkOptions = {
   readonly marks: Pick<Marks, 'of' | 'dueAfter' | 'refresh'>
   readonly directory: Pick<SubscriptionDirectory, 'forget'>
   readonly peers: Pick<Peers, 'saw'>
-  readonly dispatcher: Pick<Dispatcher, 'kick' | 'topicsWithWaiters' | 'endSubscriptions' | 'parked'>
+  readonly dispatcher: Pick<
+    Dispatcher,
+    'kick' | 'claimDue' | 'topicsWithWaiters' | 'endSubscriptions' | 'parked'
+  >
   readonly clock: Clock
   readonly emit: Emit
   /** Interval while anyone waits; up to a tenth is added, so that gateways do not beat together. */
@@ -78,7 +82,7 @@ export function createDueWork({
     if (as === 'backstop') ticks = 0
     try {
       const topics = as === 'backstop' ? dispatcher.topicsWithWaiters() : []
-      const { readyTopics, ended, dueInMs, unlocked } = await store.look({
+      const { readyTopics, ended, dueInMs, dueTopic, unlocked } = await store.look({
         ...{ topics, marks: marks.of(topics), dueAfter: marks.dueAfter, readyMs },
         ...{ fence: false, gateways: as === 'backstop' },
       })
@@ -87,7 +91,7 @@ export function createDueWork({
       void dispatcher.endSubscriptions(ended)
       if (as === 'backstop') peers.saw(unlocked)
       marks.refresh(topics)
-      if (dueInMs !== null) scheduleDue(dueInMs)
+      if (dueInMs !== null) scheduleDue(dueInMs, dueTopic)
     } catch (error) {
       failed('backstop', error)
     }
@@ -114,7 +118,7 @@ export function createDueWork({
     })
   }
 
-  function scheduleDue(inMs: number): void {
+  function scheduleDue(inMs: number, topic: TopicId | null): void {
     if (stopped) return
     // Counted from the last run, so that announcements in quick succession do not put it off.
     const at = Math.max(clock.now() + Math.max(0, Math.ceil(inMs) - earlyMs), notBefore)
@@ -123,18 +127,21 @@ export function createDueWork({
     nextDue?.timer.cancel()
     const run = () => {
       nextDue = undefined
-      void runDue()
+      void runDue(topic)
     }
     nextDue = { at, timer: clock.after(at - clock.now(), run) }
   }
 
-  async function runDue(): Promise<void> {
+  /** `first` is the topic whose waiters are claimed for in the same statement, if that keeps nobody waiting. */
+  async function runDue(first: TopicId | null): Promise<void> {
     if (running || stopped) return
     running = true
     let pauseMs = fruitlessPauseMs
     try {
+      let topic = first
       for (let more = true; more && !isStopped();) {
-        const result = await store.runDue(dueBatch, marks.dueAfter)
+        const { result, served } = await runOnce(topic)
+        topic = null
         more = result.more
         if (more || result.promoted + result.expired + result.leasesChecked > 0) pauseMs = 0
         emit({
@@ -143,7 +150,7 @@ export function createDueWork({
           expired: result.expired,
           leasesLost: result.leasesLost,
         })
-        for (const topic of result.topics) dispatcher.kick(topic, 'due')
+        for (const ready of result.topics) if (ready !== served) dispatcher.kick(ready, 'due')
       }
     } catch (error) {
       pauseMs = backstopMs
@@ -154,6 +161,16 @@ export function createDueWork({
     quiet()
     // When the next instant is, only the database knows.
     void look('ahead')
+  }
+
+  /** `served`: the topic that has been claimed for, and whose further jobs are the dispatcher's to claim. */
+  async function runOnce(
+    topic: TopicId | null,
+  ): Promise<{ readonly result: DueResult; readonly served: TopicId | null }> {
+    const { dueAfter } = marks
+    const claim = topic === null ? undefined : dispatcher.claimDue(topic, dueBatch, dueAfter)
+    if (claim === undefined) return { result: await store.runDue(dueBatch, dueAfter), served: null }
+    return { result: (await claim).due, served: topic }
   }
 
   // Read through a function: the flag changes while a statement is awaited.

@@ -1,3 +1,4 @@
+import type { DueClaim, JobStore } from '../domain/ports.ts'
 import type { SubscriptionId, TopicId, WakeCause } from '../domain/types.ts'
 import { clearDeadline } from './deadlines.ts'
 import type { Waiter } from './waiter.ts'
@@ -7,6 +8,8 @@ export type Wake = {
   readonly wokenAt: number
   /** No new hint: it is for those whom an earlier claim of the topic passed over, and nobody else missed anything. */
   readonly catchUp: boolean
+  /** In place of the usual statement: one that makes due jobs ready first. */
+  readonly claimDue?: (...claim: Parameters<JobStore['claim']>) => Promise<DueClaim>
 }
 
 export type Topic = {

@@ -28,7 +28,7 @@ export function createWakes(options: {
   function wake(payload: string): 'woke' | 'idle' | 'invalid' {
     const [, due, topic] = /^(due:)?(-?\d{1,20})$/.exec(payload) ?? []
     if (topic !== undefined) {
-      const kicks = arming.notified(topic)
+      const kicks = arming.notified(topic, due === undefined ? 'ready' : 'due')
       if (due === undefined) return kicks ? dispatcher.kick(topic, 'notification') : 'idle'
       dueWork.lookAhead()
       return 'woke'

@@ -24,6 +24,8 @@ export type Claim = {
   readonly endedSlots: readonly number[]
   /** It came back short, but ready jobs were visible: locked by another claim, which may let go of them, or just come. */
   readonly left?: boolean
+  /** What the statement made ready before it claimed. */
+  readonly due?: DueResult
 }
 
 /** With the id of the gateway that the claim was made under; 0 stands for none. */
@@ -49,7 +51,11 @@ export type DueResult = {
   readonly leasesChecked: number
   readonly leasesLost: Readonly<Record<string, number>>
   readonly more: boolean
+  /** How long the statement waited for an instant that was close. */
+  readonly waitedMs: number
 }
+
+export type DueClaim = Claim & { readonly due: DueResult }
 
 export type Look = {
   readonly topics: readonly TopicId[]
@@ -68,6 +74,8 @@ export type LookResult = {
   readonly ended: readonly SubscriptionId[]
   /** Milliseconds to the next due instant if it is within 2 s; 0 if it has passed. */
   readonly dueInMs: number | null
+  /** The topic that has a ready job then, as far as can be told. */
+  readonly dueTopic: TopicId | null
   readonly fence: bigint | null
   /** Every transaction with a lower id had ended before the look. */
   readonly horizon: bigint
@@ -102,6 +110,12 @@ export type JobStore = {
   ): Promise<ClaimReply>
   /** Makes claims count as if made now. Resolves to those that still do, with the ends of their leases. */
   refresh(jobs: readonly Held[]): Promise<readonly { readonly lease: Lease; readonly leaseEndsAt: Date }[]>
+  /** What `runDue` does, and then what `claim` does, in one statement. */
+  claimDue(
+    limit: number,
+    dueAfter: string | null,
+    ...claim: Parameters<JobStore['claim']>
+  ): Promise<DueClaim & ClaimReply>
   giveBack(jobs: readonly Held[]): Promise<number>
   confirm(jobs: readonly Held[]): Promise<number>
   doubt(jobs: readonly Held[]): Promise<number>

@@ -1,4 +1,4 @@
-import { expect, test } from 'vitest'
+import { expect, onTestFinished, test } from 'vitest'
 import { endLease, publish, stateOf } from '../sql/jobs.ts'
 import { useDatabase } from '../support/database.ts'
 import { claimsHeld, gatewayFor, holdClaims, noBackstop, quiet, useGateway } from '../support/gateway.ts'
@@ -198,4 +198,27 @@ test('an ended subscription gives its jobs back when asked to, and they wake oth
   expect(jobOf(await next)).toMatchObject({ id: job.id, attempt: 1 })
   expectProblem(await gateway.settle(job, 'complete'), 409, 'lease-lost')
   expect(await stateOf(database, job.id)).toBe('running')
+})
+
+test('a delayed job reaches a parked pull of a quiet topic in the statement that makes it ready', async () => {
+  const { topic, subscription, answer } = await parkedPull()
+  await quiet(gateway, subscription)
+  await database.query(`
+    create table public.step (job_id bigint, state text, transaction xid8);
+    create function public.note_step() returns trigger language plpgsql as $$
+      begin insert into public.step values (new.id, new.state, pg_current_xact_id()); return null; end $$;
+    create trigger note_step after update on pullgate.job for each row execute function public.note_step()`)
+  onTestFinished(async () => {
+    await database.query('drop function public.note_step cascade; drop table public.step')
+  })
+  const id = await publish(database, topic, { delay: '0.4 seconds' })
+  expect(jobOf(await answer)).toMatchObject({ id, attempt: 1 })
+  const steps = await database.query(
+    `select array_agg(state order by state) as states, count(distinct transaction)::integer as transactions
+      from public.step where job_id = $1 and state in ('ready', 'running')`,
+    [id],
+  )
+  expect(steps).toEqual([{ states: ['ready', 'running'], transactions: 1 }])
+  expect(await claimed(topic, 'due')).toBe(1)
+  expect(await gateway.metric('pullgate_claims_total', { cause: 'due', result: 'jobs' })).toBeGreaterThan(0)
 })

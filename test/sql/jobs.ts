@@ -208,6 +208,28 @@ export async function runDue(runner: Runner, limit = 1000): Promise<Due> {
   return row<Due>(runner, 'select * from pullgate.run_due($1, null)', [limit])
 }
 
+/** The jobs claimed, the slots noted, and run_due's result. */
+export async function claimDue(
+  runner: Runner,
+  topic: string,
+  subscription: string,
+  { limit = 1000, count = 1 }: { limit?: number; count?: number } = {},
+): Promise<{ jobs: Claimed[]; notes: string[]; due: Due & { leases_checked: number; waited_ms: number } }> {
+  const found = await rows<Claimed & { note: string | null }>(
+    runner,
+    `select * from pullgate.claim_due($1, null, array[pullgate.topic_id($2)], array[$3::uuid], array[$4::integer],
+      '{}', '{}')`,
+    [limit, topic, subscription, count],
+  )
+  const due = found.filter(({ note }) => note === 'due')
+  if (due.length !== 1) throw new Error(`${due.length} rows with the note due`)
+  return {
+    jobs: found.filter(({ note }) => note === null),
+    notes: found.flatMap(({ note }) => (note === null || note === 'due' ? [] : [note])),
+    due: JSON.parse(due[0]?.job_spec ?? '') as Due & { leases_checked: number; waited_ms: number },
+  }
+}
+
 /** Lets the job's lease end, and be looked at, without waiting. */
 export async function endLease(runner: Runner, id: string): Promise<void> {
   await rows(

@@ -40,6 +40,7 @@ const gatewayOnly = [
   'bury(integer[])',
   'cancel(bigint,text)',
   'claim(bigint[],uuid[],integer[],bigint[],bigint[],integer,bigint)',
+  'claim_due(integer,timestamp with time zone,bigint[],uuid[],integer[],bigint[],bigint[],integer,bigint)',
   'complete(bigint,text)',
   'confirm(bigint[],uuid[])',
   'disarm(uuid,bigint[])',
@@ -188,6 +189,7 @@ describe('a gateway', () => {
     await rows(gateway, `select pullgate.retry($1)`, [other])
     await rows(gateway, `select pullgate.cancel($1, 'no')`, [other])
     await jobs.runDue(gateway)
+    await jobs.claimDue(gateway, 'gate', subscription)
     await rows(
       gateway,
       `select * from pullgate.look(array[pullgate.topic_id('gate')], '{}', '{}', null, 100, false)`,

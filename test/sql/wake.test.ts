@@ -1,8 +1,9 @@
 import type pg from 'pg'
-import { beforeAll, describe, expect, test } from 'vitest'
+import { beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { useDatabase } from '../support/database.ts'
 import {
   byLease,
+  claimDue,
   claimOne,
   fail,
   heartbeat,
@@ -171,6 +172,39 @@ describe('a job that comes back', () => {
     const again = await claimOne(session, 'later', await subscribe(session, 'later'))
     expect(await wakes('later', () => fail(session, again, { after: 60 }))).toEqual([])
   })
+})
+
+describe('due work that claims', () => {
+  const dueJob = async (topic: string) => {
+    const id = await publish(session, topic, { delay: '1 hour' })
+    await rows(session, 'update pullgate.job set due_at = clock_timestamp() where id = $1', [id])
+  }
+  beforeEach(async () => {
+    await session.query('truncate pullgate.job')
+  })
+  test('wakes nobody for what it has claimed, the topics that keep a ready job once', async () => {
+    const subscription = await subscribe(session, 'a')
+    await dueJob('a')
+    expect(await wakes('a', () => claimDue(session, 'a', subscription))).toEqual([])
+    for (const topic of ['a', 'a', 'a', 'b', 'unarmed']) await dueJob(topic)
+    const both = await wakes('a', () => claimDue(session, 'a', subscription))
+    expect(both.sort()).toEqual([await value(session, `select pullgate.topic_id('b')`), 'a'].sort())
+  })
+  test('leaves the transaction as silent, or not, as it was', async () => {
+    const subscription = await subscribe(session, 'a')
+    await session.query('begin')
+    await claimDue(session, 'a', subscription)
+    expect(await wakesAtCommit(() => publish(session, 'a'))).toEqual(['a'])
+    await session.query('begin; set local pullgate.notify = off')
+    await dueJob('b')
+    await claimDue(session, 'b', subscription, { count: 0 })
+    expect(await wakesAtCommit(() => publish(session, 'a'))).toEqual([])
+  })
+  const wakesAtCommit = (work: () => Promise<unknown>) =>
+    wakes('a', async () => {
+      await work()
+      await session.query('commit')
+    })
 })
 
 test('claims, heartbeats and completes notify nobody', async () => {

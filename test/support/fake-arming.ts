@@ -12,7 +12,7 @@ export function createArmingWorld() {
   const store = createFakeWatchStore()
   const events: GatewayEvent[] = []
   const kicks: string[] = []
-  const due: number[] = []
+  const due: [inMs: number, topic: TopicId | null][] = []
   const lonely = new Set<TopicId>()
   let lookedAhead = 0
   const arming = createArming({
@@ -20,7 +20,7 @@ export function createArmingWorld() {
     emit: (event) => void events.push(event),
     kick: (topic, cause) => void kicks.push(`${topic} ${cause}`),
     isWaitedFor: (topic) => !lonely.has(topic),
-    dueWork: { lookAhead: () => void (lookedAhead += 1), saw: (inMs) => void due.push(inMs) },
+    dueWork: { lookAhead: () => void (lookedAhead += 1), saw: (...saw) => void due.push(saw) },
   })
   arming.listening()
 
@@ -43,7 +43,7 @@ export function createArmingWorld() {
   }
   async function see(result: Partial<LookResult> = {}) {
     const call = store.look.next()
-    const nothing = { readyTopics: [], ended: [], dueInMs: null, horizon: 100n, unlocked: [] }
+    const nothing = { readyTopics: [], ended: [], dueInMs: null, dueTopic: null, horizon: 100n, unlocked: [] }
     call.resolve({ ...nothing, fence: call.args[0].fence ? 100n : null, ...result })
     await idle()
   }
@@ -56,7 +56,7 @@ export function createArmingWorld() {
   }
   /** As many notifications as take the whole budget, of a topic that nobody waits for. */
   function spendAll() {
-    for (let n = 0; n < 20; n += 1) arming.notified('elsewhere')
+    for (let n = 0; n < 20; n += 1) arming.notified('elsewhere', 'ready')
   }
   const looked = () => store.look.open.map(({ args: [{ topics }] }) => topics)
   return {

@@ -1,8 +1,8 @@
 import { createDueWork } from '../../src/dispatch/due-work.ts'
 import type { GatewayEvent } from '../../src/domain/events.ts'
-import type { DueResult, LookResult } from '../../src/domain/ports.ts'
+import type { DueClaim, DueResult, LookResult } from '../../src/domain/ports.ts'
 import { createFakeClock, idle } from './fake-clock.ts'
-import { createFakeWatchStore, noMarks } from './fake-job-store.ts'
+import { createFakeWatchStore, fakeCall, noMarks, nothingDue } from './fake-job-store.ts'
 
 export const backstopMs = 1_000
 
@@ -15,10 +15,14 @@ export function createDueWorld(options: { random?: number; parked?: number } = {
   const ended: string[] = []
   const forgotten: string[] = []
   const unlocked: (readonly number[])[] = []
+  /** Topics of which due work may claim. */
+  const open = new Set<string>()
+  const claimDue = fakeCall<[topic: string, limit: number, dueAfter: string | null], DueClaim>()
   const dispatcher = {
     parked: options.parked ?? 1,
     topicsWithWaiters: () => ['a', 'b'],
     kick: (topic: string, cause: string) => (kicks.push(`${topic} ${cause}`), 'woke' as const),
+    claimDue: (...args: Parameters<typeof claimDue>) => (open.has(args[0]) ? claimDue(...args) : undefined),
     endSubscriptions: (ids: readonly string[]) => (ended.push(...ids), Promise.resolve()),
   }
   const emit = (event: GatewayEvent) => void events.push(event)
@@ -35,26 +39,33 @@ export function createDueWorld(options: { random?: number; parked?: number } = {
 
   /** Answers the look that is under way. */
   async function see(result: Partial<LookResult> = {}) {
-    const seen = { readyTopics: [], ended: [], dueInMs: null, fence: null, horizon: 0n, unlocked: [] }
+    const seen = {
+      readyTopics: [],
+      ended: [],
+      dueInMs: null,
+      dueTopic: null,
+      fence: null,
+      horizon: 0n,
+      unlocked: [],
+    }
     store.look.next().resolve({ ...seen, ...result })
     await idle()
   }
   async function due(result: Partial<DueResult> = {}) {
-    store.runDue.next().resolve({ ...nothing, ...result })
+    store.runDue.next().resolve({ ...nothingDue, ...result })
+    await idle()
+  }
+  /** Answers the due work that claims. */
+  async function dueClaimed(result: Partial<DueResult> = {}) {
+    claimDue.next().resolve({ jobs: [], endedSlots: [], due: { ...nothingDue, ...result } })
     await idle()
   }
   async function advance(ms: number) {
     clock.advance(ms)
     await idle()
   }
-  return { clock, store, events, kicks, ended, forgotten, unlocked, work, dispatcher, see, due, advance }
-}
-
-export const nothing: DueResult = {
-  topics: [],
-  promoted: 0,
-  expired: 0,
-  leasesChecked: 0,
-  leasesLost: {},
-  more: false,
+  return {
+    ...{ clock, store, events, kicks, ended, forgotten, work, dispatcher, see, due, advance },
+    ...{ open, claimDue, dueClaimed, unlocked },
+  }
 }

@@ -1,4 +1,4 @@
-import type { Claim, Held, JobStore, Slot, WatchStore } from '../../src/domain/ports.ts'
+import type { Claim, DueClaim, DueResult, Held, JobStore, Slot, WatchStore } from '../../src/domain/ports.ts'
 import type { ClaimedJob, Subscription, TopicId } from '../../src/domain/types.ts'
 
 /** A function whose every call is answered by the test. */
@@ -80,8 +80,9 @@ export const noMarks = {
   forget: () => undefined,
 }
 
-export type FakeJobStore = Omit<JobStore, 'claim' | 'refresh'> & {
+export type FakeJobStore = Omit<JobStore, 'claim' | 'claimDue' | 'refresh'> & {
   readonly claim: FakeCall<Parameters<JobStore['claim']>, Claim>
+  readonly claimDue: FakeCall<Parameters<JobStore['claimDue']>, DueClaim>
   readonly giveBack: Reports
   readonly confirm: Reports
   readonly doubt: Reports
@@ -93,6 +94,7 @@ export function createFakeJobStore(): FakeJobStore {
   const claim = fakeCall<Parameters<JobStore['claim']>, Claim>()
   return {
     claim,
+    claimDue: fakeCall(),
     giveBack: fakeCall(),
     confirm: fakeCall(),
     doubt: fakeCall(),
@@ -116,6 +118,17 @@ export function fill(topic: TopicId, slots: readonly Slot[], ids: readonly strin
   const places = slots.flatMap(({ jobs }, slot) => Array.from({ length: jobs }, () => slot))
   if (ids.length > places.length) throw new Error('more jobs than the claim asked for')
   return ids.map((id, index) => ({ slot: places[index] ?? 0, job: job(id, topic) }))
+}
+
+/** A run that found nothing due. */
+export const nothingDue: DueResult = {
+  topics: [],
+  promoted: 0,
+  expired: 0,
+  leasesChecked: 0,
+  leasesLost: {},
+  more: false,
+  waitedMs: 0,
 }
 
 const instant = new Date('2026-01-02T03:04:05Z')

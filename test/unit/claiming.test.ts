@@ -2,9 +2,9 @@ import { describe, expect, test } from 'vitest'
 import { createClaiming } from '../../src/dispatch/claiming.ts'
 import { createHeldJobs } from '../../src/dispatch/held-jobs.ts'
 import type { GatewayEvent } from '../../src/domain/events.ts'
-import type { Claim, ClaimReply, Held, JobStore, Slot } from '../../src/domain/ports.ts'
+import type { Claim, ClaimReply, DueClaim, Held, JobStore, Slot } from '../../src/domain/ports.ts'
 import { createFakeClock, idle } from '../support/fake-clock.ts'
-import { fakeCall, fill, job, subscription } from '../support/fake-job-store.ts'
+import { fakeCall, fill, job, nothingDue, subscription } from '../support/fake-job-store.ts'
 
 const topic = { id: 'a', name: 'jobs_a' }
 const auto: Slot = { subscription: subscription('auto'), jobs: 2 }
@@ -15,6 +15,7 @@ function setUp() {
   const clock = createFakeClock()
   const store = {
     claim: fakeCall<Parameters<JobStore['claim']>, ClaimReply>(),
+    claimDue: fakeCall<Parameters<JobStore['claimDue']>, ClaimReply & DueClaim>(),
     refresh: fakeCall<Parameters<JobStore['refresh']>, Awaited<ReturnType<JobStore['refresh']>>>(),
   }
   const identity: { current: number | undefined } = { current: 7 }
@@ -137,4 +138,14 @@ describe('held jobs', () => {
     held.add([])
     expect(holding()).toEqual(['2'])
   })
+})
+
+test('of a claim that runs due work first the same is left out, and what fell due is told', async () => {
+  const { claiming, store, identity, givenBack } = setUp()
+  const claimed = claiming.claimDue(500, null, topic, [auto], { lanes: [], marks: [] })
+  identity.current = 8
+  const due = { ...nothingDue, promoted: 1 }
+  store.claimDue.next().resolve({ gateway: 7, jobs: fill('a', [auto], ['1']), endedSlots: [], due })
+  expect(await claimed).toMatchObject({ jobs: [], left: true, due: { promoted: 1 } })
+  expect(givenBack).toEqual(['1'])
 })

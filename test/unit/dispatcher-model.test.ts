@@ -22,6 +22,10 @@ const step: fc.Arbitrary<Step> = fc.oneof(
     weight: 4,
     arbitrary: fc.record({ kind: fc.constant('publish'), topic, jobs: fc.constantFrom(1, 2, 5, 150) }),
   },
+  {
+    weight: 4,
+    arbitrary: fc.record({ kind: fc.constant('due'), topic, jobs: fc.constantFrom(1, 2, 5, 150) }),
+  },
   { weight: 5, arbitrary: fc.record({ kind: fc.constant('execute'), index: fc.nat(3) }) },
   { weight: 8, arbitrary: fc.record({ kind: fc.constant('reply'), index: fc.nat(3) }) },
   { weight: 3, arbitrary: fc.record({ kind: fc.constant('notify'), index: fc.nat(3) }) },

@@ -1,14 +1,17 @@
 import { expect } from 'vitest'
+import type { Claiming } from '../../src/dispatch/claiming.ts'
 import type { Claim } from '../../src/domain/ports.ts'
 import type { Subscription, TopicId } from '../../src/domain/types.ts'
 import { createDispatchWorld, probe } from '../support/fake-dispatch.ts'
 import type { Probe } from '../support/fake-dispatch.ts'
 import { idle } from '../support/fake-clock.ts'
-import { fill, subscription } from '../support/fake-job-store.ts'
+import { fill, nothingDue, subscription } from '../support/fake-job-store.ts'
 
 export type Step =
   | { kind: 'park'; subscription: string; wait: number; max: number }
   | { kind: 'publish'; topic: TopicId; jobs: number }
+  /** Jobs fall due, in the statement of a claim if there may be one. */
+  | { kind: 'due'; topic: TopicId; jobs: number }
   /** The statement of a claim runs: it takes jobs. Its answer is still on the way. */
   | { kind: 'execute'; index: number }
   /** A claim is answered; one that had not run runs now. */
@@ -46,7 +49,7 @@ const subscriptions = new Map(
 
 /** The dispatcher, a database of a few lines, and what must hold between them. */
 export function createModel(): Model {
-  const { clock, store, dispatcher, givenBack } = createDispatchWorld()
+  const { clock, store, dispatcher, givenBack, covered } = createDispatchWorld()
   const ready = new Map<TopicId, string[]>([['a', []], ['b', []], ['c', []]]) // prettier-ignore
   const topicOf = new Map<string, TopicId>()
   const taken = new Set<string>()
@@ -54,6 +57,8 @@ export function createModel(): Model {
   const ended = new Set<string>()
   const notifications: (() => void)[] = []
   const executed = new Map<unknown, Claim>()
+  /** What falls due in claims that have not run. */
+  const fallingDue = new Map<unknown, readonly string[]>()
   const pulls: Pull[] = []
   const handedOut = new Map<string, string>()
   const complaints: string[] = []
@@ -92,12 +97,34 @@ export function createModel(): Model {
     dispatcher.park(pull.waiter, wait)
   }
 
+  function publish(topic: TopicId, jobs: number): string[] {
+    const ids = Array.from({ length: jobs }, () => String(++published))
+    for (const id of ids) topicOf.set(id, topic)
+    return ids
+  }
+
+  /** A claim like others, in which the jobs fall due; without one they do so by themselves. */
+  function fallDue(topic: TopicId, ids: readonly string[]): void {
+    const claimDue: Claiming['claimDue'] = async (_limit, _after, ...claim) => {
+      const claimed = store.claim(...claim)
+      fallingDue.set(store.claim.open.at(-1), ids)
+      return { ...(await claimed), due: nothingDue }
+    }
+    Object.assign(store, { claimDue })
+    if (ready.get(topic)?.length === 0) covered.add(topic)
+    const asked = dispatcher.claimDue(topic, 500, null)
+    covered.clear()
+    if (asked === undefined) makeReady(topic, ids, false)
+    else asked.catch(() => undefined)
+  }
+
   type Call = (typeof store.claim.open)[number]
 
   function execute(call: Call): Claim {
     const known = executed.get(call)
     if (known !== undefined) return known
     const [topic, slots] = call.args
+    makeDue(call)
     const endedSlots = slots.flatMap((slot, index) => (ended.has(slot.subscription.id) ? [index] : []))
     const open = slots.map((slot, index) => (endedSlots.includes(index) ? { ...slot, jobs: 0 } : slot))
     const wanted = open.reduce((sum, { jobs }) => sum + jobs, 0)
@@ -106,6 +133,11 @@ export function createModel(): Model {
     const claim = { jobs: fill(topic.id, open, ids), endedSlots }
     executed.set(call, claim)
     return claim
+  }
+
+  function makeDue(call: Call): void {
+    const ids = fallingDue.get(call)
+    if (ids !== undefined && fallingDue.delete(call)) makeReady(call.args[0].id, ids, false)
   }
 
   /** The database takes back what was given back, and tells of it. */
@@ -127,12 +159,12 @@ export function createModel(): Model {
       case 'park':
         park(step.subscription, step.wait, step.max)
         break
-      case 'publish': {
-        const ids = Array.from({ length: step.jobs }, () => String(++published))
-        for (const id of ids) topicOf.set(id, step.topic)
-        makeReady(step.topic, ids, false)
+      case 'publish':
+        makeReady(step.topic, publish(step.topic, step.jobs), false)
         break
-      }
+      case 'due':
+        fallDue(step.topic, publish(step.topic, step.jobs))
+        break
       case 'execute':
         if (call !== undefined) execute(call)
         break
@@ -142,7 +174,9 @@ export function createModel(): Model {
       case 'fail':
         if (call === undefined) break
         failures += 1
+        // What was rolled back falls due in the next run.
         if (step.committed) execute(call)
+        else makeDue(call)
         for (const { job } of executed.get(call)?.jobs ?? []) stranded.add(job.id)
         call.reject(new Error('no answer from the database'))
         break

@@ -127,6 +127,6 @@ test('what falls due soon is passed on', async () => {
   await claim('a')
   await armed()
   await advance(0)
-  await see({ dueInMs: 700 })
-  expect(due).toEqual([700])
+  await see({ dueInMs: 700, dueTopic: 'b' })
+  expect(due).toEqual([[700, 'b']])
 })

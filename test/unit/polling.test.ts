@@ -9,8 +9,8 @@ test('notifications beyond the budget, of 100 a second and 20 at once, make thei
   await quiet('a')
   spendAll()
   clock.advance(10)
-  expect(arming.notified('a')).toBe(true)
-  expect(arming.notified('a')).toBe(false)
+  expect(arming.notified('a', 'ready')).toBe(true)
+  expect(arming.notified('a', 'ready')).toBe(false)
   await advance(0)
   expect(store.disarm.next().args).toEqual(['g', ['a']])
   expect([arming.armed, arming.polled]).toEqual([0, 1])
@@ -21,7 +21,11 @@ test('a topic that nobody waits for, or that is not armed here, does not become 
   await quiet('a')
   lonely.add('a')
   spendAll()
-  expect([arming.notified('a'), arming.notified('b'), arming.polled]).toEqual([true, true, 0])
+  expect([arming.notified('a', 'ready'), arming.notified('b', 'ready'), arming.polled]).toEqual([
+    true,
+    true,
+    0,
+  ])
 })
 
 test('a flood of notifications, another 20 beyond the budget, makes all topics hot at once', async () => {
@@ -29,9 +33,9 @@ test('a flood of notifications, another 20 beyond the budget, makes all topics h
   for (const topic of ['a', 'b', 'c']) await quiet(topic)
   lonely.add('c')
   spendAll()
-  for (let n = 0; n < 19; n += 1) arming.notified('elsewhere')
+  for (let n = 0; n < 19; n += 1) arming.notified('elsewhere', 'ready')
   expect(arming.polled).toBe(0)
-  arming.notified('elsewhere')
+  arming.notified('elsewhere', 'ready')
   expect([arming.polled, arming.armed]).toEqual([2, 1])
 })
 
@@ -144,7 +148,7 @@ test('a topic that has cooled is armed by its next claim that comes back short',
   const { quiet, arming, spendAll, store, advance, claim, kicks, armed, see } = createArmingWorld()
   await quiet('a')
   spendAll()
-  arming.notified('a')
+  arming.notified('a', 'ready')
   await claim('a')
   expect(arming.covers('a')).toBe(true)
   store.disarm.next().resolve(undefined)
@@ -164,7 +168,7 @@ test('a listener that was lost leaves no topic hot', async () => {
   const { quiet, arming, spendAll, kicks, advance } = createArmingWorld()
   await quiet('a')
   spendAll()
-  arming.notified('a')
+  arming.notified('a', 'ready')
   arming.deaf(false)
   await advance(100)
   expect([arming.polled, arming.covers('a'), kicks]).toEqual([0, false, []])
@@ -215,7 +219,7 @@ describe('where nothing is heard', () => {
     await quiet('a')
     expect([arming.armed, store.arm.total()]).toEqual([1, 1])
     spendAll()
-    arming.notified('a')
+    arming.notified('a', 'ready')
     expect(arming.polled).toBe(1)
     clock.advance(2_100)
     expect(arming.polled).toBe(0)

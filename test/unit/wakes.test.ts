@@ -17,7 +17,7 @@ function setUp(kicked: 'woke' | 'idle' = 'woke', polled = false) {
     dueWork: { lookAhead: record('lookAhead') },
     directory: { forget: record('forget'), forgetAll: record('forget all') },
     arming: {
-      notified: (topic) => (heard.push(topic), !polled),
+      notified: (topic, what) => (heard.push(`${topic} ${what}`), !polled),
       listening: record('listening'),
       deaf: record('deaf'),
     },
@@ -44,10 +44,13 @@ describe('a notification', () => {
     expect(world.results).toEqual(['woke'])
   })
 
-  test.each(['-42', 'due:-42'])('%s counts in its topic', (payload) => {
+  test.each([
+    { payload: '-42', counts: '-42 ready' },
+    { payload: 'due:-42', counts: '-42 due' },
+  ])('$payload counts in its topic', ({ payload, counts }) => {
     const { wakes, heard } = setUp()
     wakes.notified(payload)
-    expect(heard).toEqual(['-42'])
+    expect(heard).toEqual([counts])
   })
 
   test('of a topic that is polled kicks nothing', () => {
