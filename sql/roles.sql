@@ -85,7 +85,7 @@ grant execute on function
   pullgate.settle_fails(bigint[], uuid[], text[], boolean[], double precision[]),
   pullgate.settle_releases(bigint[], uuid[], double precision[]),
   pullgate.heartbeats(bigint[], uuid[], integer[], text[]),
-  pullgate.subscribe(text[], text, text, integer, integer),
+  pullgate.subscribe(text[], text, text, integer, integer, integer),
   pullgate.unsubscribe(uuid, boolean),
   pullgate.read_subscriptions(uuid),
   pullgate.touch_subscriptions(uuid[]),

@@ -99,7 +99,7 @@ begin
 end
 $$;
 
--- Cancels the job: at once, unless it is running; then its executor is told by its next heartbeat, and the job
+-- Cancels the job: at once, unless it is running (one that is only offered is not: accepting it is refused); then its executor is told by its next heartbeat, and the job
 -- ends as cancelled when the executor fails or releases it. Returns the state after the call: cancelled, or running
 -- while the executor has yet to react, or the final state the job had reached before.
 create or replace function pullgate.cancel(job_id bigint, reason text default null)

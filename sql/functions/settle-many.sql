@@ -101,7 +101,7 @@ begin
 end
 $$;
 
--- heartbeat for many: leases that are prolonged are renewed by one statement, the other jobs are looked at one by one.
+-- heartbeat for many: offers are accepted and leases that are prolonged are renewed by one statement, the other jobs are looked at one by one.
 create or replace function pullgate.heartbeats(
   p_ids bigint[],
   p_leases uuid[],
@@ -138,9 +138,12 @@ begin
       left join pullgate.subscription s on s.id = j.subscription_id
   ), renewed as (
     -- As in heartbeat.
-    update pullgate.job j set lease_ends_at = a.ends_at, progress = coalesce(a.progress, j.progress)
+    update pullgate.job j set
+        state = 'running', attempts = j.attempts + (j.unaccepted > 0)::integer, unaccepted = 0,
+        lease_ends_at = a.ends_at, lease_check_at = case j.state when 'offered' then a.ends_at else j.lease_check_at end,
+        progress = coalesce(a.progress, j.progress)
       from asked a
-      where j.id = a.id and j.lease = a.lease and j.settled is null and j.state = 'running'
+      where j.id = a.id and j.lease = a.lease and j.settled is null and j.state in ('offered', 'running')
         -- By id, not by the index of all that run.
         and coalesce(j.lease_check_at, 'infinity') <= a.ends_at
       returning a.position, j.lease_ends_at, j.cancel_reason

@@ -25,7 +25,8 @@ declare
 begin
   v := pullgate.lock_job(p_id, p_lease);
   if v.held then
-    perform pullgate.finish_all(array[p_id], 'succeeded', null, array[p_result]);
+    perform pullgate.finish_all(
+      array[p_id], 'succeeded', null, array[p_result], p_attempts => (v.job).attempts);
     status := 'ok';
   elsif p_lease is null and (v.finished).state = 'delivered' then
     perform pullgate.tell(v.finished, 'succeeded', p_result, null);
@@ -144,8 +145,8 @@ begin
 end
 $$;
 
--- Renews the lease, p_lease_seconds (default: the subscription's) from now, and tells of a cancel. Revives a job
--- that had gone back to ready or orphaned when its lease ended.
+-- Renews the lease, p_lease_seconds (default: the subscription's) from now, and tells of a cancel. Accepts an offer, also
+-- one that has ended; revives a job that had gone back to ready or orphaned when its lease ended.
 create or replace function pullgate.heartbeat(
   p_id bigint,
   p_lease uuid,
@@ -168,9 +169,12 @@ declare
 begin
   status := 'ok';
   heartbeat.lease_ends_at := v_ends_at;
-  -- Touches no indexed column, so the update stays heap-only, and reads no job spec.
-  update pullgate.job j set lease_ends_at = v_ends_at, progress = coalesce(p_progress, j.progress)
-    where j.id = p_id and j.lease = p_lease and j.settled is null and j.state = 'running'
+  -- Of a running job it changes no indexed column, so the update stays heap-only; and it reads no job spec.
+  update pullgate.job j set
+      state = 'running', attempts = j.attempts + (j.unaccepted > 0)::integer, unaccepted = 0,
+      lease_ends_at = v_ends_at, lease_check_at = case j.state when 'offered' then v_ends_at else j.lease_check_at end,
+      progress = coalesce(p_progress, j.progress)
+    where j.id = p_id and j.lease = p_lease and j.settled is null and j.state in ('offered', 'running')
       and j.lease_check_at <= v_ends_at
     returning j.cancel_reason into heartbeat.cancel_reason;
   if found then
@@ -184,7 +188,8 @@ begin
   end if;
   heartbeat.cancel_reason := (v.job).cancel_reason;
   update pullgate.job j set
-      state = 'running', lease_ends_at = v_ends_at, lease_check_at = v_ends_at,
+      state = 'running', attempts = (v.job).attempts, unaccepted = 0,
+      lease_ends_at = v_ends_at, lease_check_at = v_ends_at,
       progress = coalesce(p_progress, j.progress)
     where j.id = p_id;
 end

@@ -73,12 +73,16 @@ create table pullgate.subscription (
   -- Kept to the minute: a row written by every pull would be the hottest of the database.
   last_pull_at timestamptz,
   ended_at timestamptz,
+  -- Two-phase delivery: a claimed job is only offered for so long, until its executor accepts it. Null: off.
+  offer_seconds integer,
   constraint subscription_pkey primary key (id),
   constraint subscription_name check (length(name) between 1 and 200),
   constraint subscription_topics check (cardinality(topics) between 1 and 50),
   constraint subscription_ack check (ack in ('auto', 'explicit')),
   constraint subscription_lease_seconds check (lease_seconds between 10 and 43200),
-  constraint subscription_max_parked check (max_parked between 1 and 1000000)
+  constraint subscription_max_parked check (max_parked between 1 and 1000000),
+  constraint subscription_offer_seconds check (offer_seconds between 5 and 60),
+  constraint subscription_offer_ack check (offer_seconds is null or ack = 'explicit')
 );
 
 create unique index subscription_live_name on pullgate.subscription (name) where ended_at is null;
@@ -109,6 +113,9 @@ create table pullgate.job (
   attempts smallint not null default 0,
   max_attempts smallint not null default 5,
   deliveries smallint not null default 0,
+  -- Offers in a row that were not accepted, one that stands included. Above 0 the lease, while it counts, is that of an
+  -- offer, whose attempt is counted once it is accepted.
+  unaccepted smallint not null default 0,
   auto_ack boolean not null default false,
   -- Its publisher sends the wake itself: see the trigger job_inserted.
   announced boolean not null default false,
@@ -125,7 +132,7 @@ create table pullgate.job (
   log jsonb not null default '[]',
   job_spec text not null,
   constraint job_pkey primary key (id),
-  constraint job_state check (state in ('scheduled', 'ready', 'running', 'delivered', 'orphaned')),
+  constraint job_state check (state in ('scheduled', 'ready', 'offered', 'running', 'delivered', 'orphaned')),
   constraint job_on_lost check (on_lost in ('requeue', 'orphan', 'fail')),
   constraint job_max_attempts check (max_attempts between 1 and 100),
   constraint job_dedupe_key check (length(dedupe_key) between 1 and 500),

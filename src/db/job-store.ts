@@ -34,13 +34,16 @@ type ClaimRow = {
   job_spec: string
 }
 
-function toJob(row: ClaimRow & { id: JobId }, topic: ClaimedJob['topic']): ClaimedJob {
+function toJob(row: ClaimRow & { id: JobId }, topic: ClaimedJob['topic'], slot: Slot): ClaimedJob {
+  const { offerSeconds } = slot.subscription
   return {
     id: row.id,
     topic,
     lease: row.lease,
     leaseSeconds: row.lease_seconds,
     leaseEndsAt: row.lease_ends_at,
+    holdSeconds: offerSeconds ?? row.lease_seconds,
+    offered: offerSeconds !== null,
     attempt: row.attempt,
     redelivered: row.redelivered,
     publishedAt: row.published_at,
@@ -84,7 +87,8 @@ export function createJobStore(database: Database, claimStatements: number): Job
       if (place === undefined || claim === undefined)
         throw new Error(`pullgate.claim returned slot ${row.slot} of ${places.length}`)
       const { id } = row
-      if (id !== null) claim.jobs.push({ slot: place.index, job: toJob({ ...row, id }, place.topic) })
+      if (id !== null)
+        claim.jobs.push({ slot: place.index, job: toJob({ ...row, id }, place.topic, place.slot) })
       else if (row.note === 'ended') claim.endedSlots.push(place.index)
       else claim.left = true
     }

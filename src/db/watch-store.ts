@@ -33,15 +33,19 @@ export function createWatchStore(database: Database): WatchStore {
   }
   return {
     async runDue(limit, dueAfter) {
-      const { topics, promoted, expired, more, leases_checked, leases_lost } = await one<{
+      const { topics, promoted, expired, more, leases_checked, leases_lost, offers_ended } = await one<{
         topics: TopicId[]
         promoted: number
         expired: number
         leases_checked: number
         leases_lost: DueResult['leasesLost']
+        offers_ended: DueResult['offersEnded']
         more: boolean
       }>(statements.runDue, [limit, dueAfter])
-      return { topics, promoted, expired, more, leasesChecked: leases_checked, leasesLost: leases_lost }
+      return {
+        ...{ topics, promoted, expired, more, leasesChecked: leases_checked },
+        ...{ leasesLost: leases_lost, offersEnded: offers_ended },
+      }
     },
     async look({ topics, marks, dueAfter, readyMs, fence }) {
       const row = await one<{

@@ -138,6 +138,7 @@ export function createDueWork({
           promoted: result.promoted,
           expired: result.expired,
           leasesLost: result.leasesLost,
+          offersEnded: result.offersEnded,
         })
         for (const topic of result.topics) dispatcher.kick(topic, 'due')
       }

@@ -48,6 +48,7 @@ export type GatewayEvent =
       readonly promoted: number
       readonly expired: number
       readonly leasesLost: Readonly<Record<string, number>>
+      readonly offersEnded: Readonly<Record<string, number>>
     }
   | { readonly type: 'upkeep failed'; readonly task: string; readonly error: Error }
   | { readonly type: 'notification'; readonly result: 'woke' | 'idle' | 'invalid' }

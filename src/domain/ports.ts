@@ -36,6 +36,7 @@ export type DueResult = {
   /** Leases looked at, renewed ones included. */
   readonly leasesChecked: number
   readonly leasesLost: Readonly<Record<string, number>>
+  readonly offersEnded: Readonly<Record<string, number>>
   readonly more: boolean
 }
 
@@ -135,7 +136,10 @@ export type SettleStore = {
 
 export type SubscriptionUse = Subscription & { readonly jobsHeld: number }
 
-export type SubscriptionSettings = Pick<Subscription, 'name' | 'ack' | 'leaseSeconds' | 'maxParked'> & {
+export type SubscriptionSettings = Pick<
+  Subscription,
+  'name' | 'ack' | 'leaseSeconds' | 'offerSeconds' | 'maxParked'
+> & {
   readonly topics: readonly string[]
 }
 

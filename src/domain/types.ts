@@ -12,6 +12,8 @@ export type Subscription = {
   readonly topics: readonly { readonly id: TopicId; readonly name: string }[]
   readonly ack: 'auto' | 'explicit'
   readonly leaseSeconds: number
+  /** How long a claimed job is only offered; null: it runs at once. Only with explicit acknowledgement. */
+  readonly offerSeconds: number | null
   readonly maxParked: number | null
   readonly createdAt: Date
   readonly lastPullAt: Date | null
@@ -24,6 +26,10 @@ export type ClaimedJob = {
   readonly lease: Lease
   readonly leaseSeconds: number
   readonly leaseEndsAt: Date
+  /** How long the hold lasted when this was read: that of an offer until it is accepted, else the lease. */
+  readonly holdSeconds: number
+  /** It is only offered: its hold, until then, is no lease yet. */
+  readonly offered: boolean
   readonly attempt: number
   readonly redelivered: boolean
   readonly publishedAt: Date

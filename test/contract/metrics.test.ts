@@ -14,7 +14,7 @@ const read = (path: string) => readFileSync(new URL(path, root), 'utf8')
 type Metric = { readonly type: string; readonly labels: readonly string[] }
 
 const topics = ['jobs_a', 'jobs_b']
-const liveStates = ['ready', 'scheduled', 'running', 'delivered', 'orphaned']
+const liveStates = ['ready', 'scheduled', 'offered', 'running', 'delivered', 'orphaned']
 
 function createRegistry(): Metrics {
   return createMetrics({
@@ -70,7 +70,10 @@ function sampleEvents(): GatewayEvent[] {
       { type: 'heartbeat', status },
     ]),
     { type: 'published', jobs: 1 },
-    { type: 'due', promoted: 1, expired: 1, leasesLost: { ready: 1, orphaned: 1, failed: 1, cancelled: 1 } },
+    {
+      ...{ type: 'due', promoted: 1, expired: 1, offersEnded: { ready: 1, failed: 1 } },
+      leasesLost: { ready: 1, orphaned: 1, failed: 1, cancelled: 1 },
+    },
     ...(['woke', 'idle', 'invalid'] as const).map((result): GatewayEvent => ({
       type: 'notification',
       result,

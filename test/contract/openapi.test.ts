@@ -122,17 +122,7 @@ describe.each(routes.map((route) => ({ route, name: `${route.method} ${route.pat
 
     test('takes only fields that it knows, and none of a later version', () => {
       const later = [
-        ...[
-          'offerSeconds',
-          'labels',
-          'group',
-          'concurrencyKey',
-          'tenant',
-          'fairnessKey',
-          'dependsOn',
-          'webhook',
-          'schedule',
-        ],
+        ...['labels', 'group', 'concurrencyKey', 'tenant', 'fairnessKey', 'dependsOn', 'webhook', 'schedule'],
         ...['spec', 'state', 'limit', 'cursor', 'from', 'to', 'paused', 'maxRunning'],
       ]
       const body = bodyOf(operation)

@@ -57,7 +57,7 @@ const gatewayOnly = [
   'settle_fails(bigint[],uuid[],text[],boolean[],double precision[])',
   'settle_releases(bigint[],uuid[],double precision[])',
   'snapshot_jobs(double precision)',
-  'subscribe(text[],text,text,integer,integer)',
+  'subscribe(text[],text,text,integer,integer,integer)',
   'topic_id(text)',
   'touch_subscriptions(uuid[])',
   'unsubscribe(uuid,boolean)',

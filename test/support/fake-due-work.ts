@@ -54,5 +54,6 @@ export const nothing: DueResult = {
   expired: 0,
   leasesChecked: 0,
   leasesLost: {},
+  offersEnded: {},
   more: false,
 }

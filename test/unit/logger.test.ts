@@ -60,7 +60,7 @@ const everyEvent: GatewayEvent[] = [
   { type: 'settle', verb: 'fail', status: 'lost' },
   { type: 'heartbeat', status: 'ok' },
   { type: 'published', jobs: 1 },
-  { type: 'due', promoted: 1, expired: 0, leasesLost: { ready: 1 } },
+  { type: 'due', promoted: 1, expired: 0, leasesLost: { ready: 1 }, offersEnded: {} },
   { type: 'upkeep failed', task: 'due', error },
   { type: 'notification', result: 'invalid' },
   { type: 'listener connected' },
@@ -159,7 +159,7 @@ describe('levels', () => {
       logger.observe({ type: 'pull ended', outcome, waitSeconds: 1, jobs: 0, subscription: 's' })
     }
     logger.observe({ type: 'delivery', outcome: 'confirmed', jobs: 1 })
-    logger.observe({ type: 'due', promoted: 0, expired: 0, leasesLost: {} })
+    logger.observe({ type: 'due', promoted: 0, expired: 0, leasesLost: {}, offersEnded: {} })
     expect(written).toEqual([])
   })
 })

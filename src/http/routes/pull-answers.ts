@@ -99,6 +99,7 @@ function jobText(job: ClaimedJob, ack: Subscription['ack']): string {
     ...(ack === 'explicit'
       ? { lease: job.lease, leaseSeconds: job.leaseSeconds, leaseExpiresAt: job.leaseEndsAt }
       : {}),
+    ...(job.offered ? { acceptBy: job.leaseEndsAt } : {}),
   })
   return `{"jobSpec":${job.jobSpec},${rest.slice(1)}`
 }
