@@ -70,7 +70,8 @@ grant execute on function
 grant insert, select on pullgate.inbox to pullgate_publisher;
 
 grant execute on function
-  pullgate.claim(bigint[], uuid[], integer[], bigint[], bigint[]),
+  pullgate.claim(bigint[], uuid[], integer[], bigint[], bigint[], uuid[]),
+  pullgate.give_again(uuid[], integer[]),
   pullgate.give_back(bigint[], uuid[]),
   pullgate.confirm(bigint[], uuid[]),
   pullgate.doubt(bigint[], uuid[]),

@@ -5,6 +5,7 @@ import { createJobStore } from './db/job-store.ts'
 import { createListener } from './db/listener.ts'
 import { checkSchema } from './db/migrations.ts'
 import { createQueueStore } from './db/queue-store.ts'
+import { createReplayStore } from './db/replay-store.ts'
 import { createSettleStore } from './db/settle-store.ts'
 import { createSubscriptionStore } from './db/subscription-store.ts'
 import { createWatchStore } from './db/watch-store.ts'
@@ -146,6 +147,7 @@ export async function startGateway(config: Config, databaseUrl: string): Promise
 
     const services = {
       settles: createSettleStore(database),
+      replays: createReplayStore(database),
       subscriptions,
       queue,
       directory,

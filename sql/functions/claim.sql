@@ -4,6 +4,7 @@
 --   p_topics, p_subscriptions, p_counts   slots, run-length, in the order of the waiters: so many jobs of this topic for
 --                                         this subscription
 --   p_lanes, p_marks                      no ready job of such a lane has a seq up to its mark (advance_marks)
+--   p_keys                                per slot null, or the key under which its jobs can be had again (give_again)
 -- Returns a row per job, a topic's in hand-out order: `slot` is the index into the arrays (from 1). A row without a job
 -- is a note on its slot: `ended`, its subscription has, and it gets none; `left`, its topic came back short, but ready
 -- jobs are visible, which another claim has locked or which have come since.
@@ -16,7 +17,8 @@ create or replace function pullgate.claim(
   p_subscriptions uuid[],
   p_counts integer[],
   p_lanes bigint[],
-  p_marks bigint[]
+  p_marks bigint[],
+  p_keys uuid[] default null
 )
 returns table (
   slot integer,
@@ -121,6 +123,8 @@ begin
             lease_ends_at = i.held_until,
             lease_check_at = i.held_until,
             subscription_id = p_subscriptions[i.slot],
+            pull_key = p_keys[i.slot],
+            given_again = false,
             auto_ack = v_autos[i.slot]
           from (
             select u.*,
@@ -176,7 +180,7 @@ begin
   else
     update pullgate.job j set
         state = 'ready', attempts = p_job.attempts, deliveries = p_job.deliveries,
-        unaccepted = greatest(j.unaccepted - 1, 0), lease = null, lease_ends_at = null, lease_check_at = null,
+        unaccepted = greatest(j.unaccepted - 1, 0), pull_key = null, lease = null, lease_ends_at = null, lease_check_at = null,
         -- As in come_back.
         expires_at = case when j.expires_at is not null then greatest(j.expires_at, clock_timestamp()) end
       where j.id = p_job.id;
@@ -185,7 +189,7 @@ end
 $$;
 
 -- The jobs of these claims, locked in the order of their ids, as by every function that locks several: those whose
--- lease still counts, also after it ended.
+-- lease still counts, also after it ended. Not those that were given again since.
 create or replace function pullgate.lock_claims(p_ids bigint[], p_leases uuid[])
 returns setof pullgate.job
 language plpgsql volatile
@@ -199,7 +203,7 @@ begin
   return query
     select j.* from pullgate.job j
       join unnest(p_ids, p_leases) as p (id, lease) on p.id = j.id and p.lease = j.lease
-      where j.settled is null and j.state in ('offered', 'running', 'ready', 'orphaned')
+      where j.settled is null and not j.given_again and j.state in ('offered', 'running', 'ready', 'orphaned')
       order by j.id
       for update of j;
 end
@@ -257,7 +261,8 @@ $$;
 -- explicit acknowledgement was not written to its end, and under requeue goes back as if it had reached nobody;
 -- otherwise on_lost decides, as it does when the lease ends: under orphan and fail a job of which a byte was written
 -- is never handed out again by itself. An offer goes back in any case, as it does when it ends (withdraw): whoever it was
--- written to starts nothing before having accepted it. Compare-and-set on the lease; returns how many.
+-- written to starts nothing before having accepted it. One with a key that on_lost would not requeue stays as it is: its
+-- executor asks for it again (give_again), else its lease ends. Compare-and-set on the lease; returns how many.
 create or replace function pullgate.doubt(p_ids bigint[], p_leases uuid[])
 returns integer
 language plpgsql volatile security definer
@@ -268,12 +273,14 @@ declare
   v_count integer := 0;
 begin
   for v_job in select * from pullgate.lock_claims(p_ids, p_leases) c where c.state in ('offered', 'running') loop
-    v_count := v_count + 1;
     if v_job.state = 'offered' or v_job.on_lost = 'requeue' and not v_job.auto_ack then
       perform pullgate.undo_claim(v_job);
-    else
+    elsif v_job.pull_key is null then
       perform pullgate.lose(v_job, true);
+    else
+      continue;
     end if;
+    v_count := v_count + 1;
   end loop;
   return v_count;
 end

@@ -35,7 +35,7 @@ begin
     perform pullgate.finish(p_job, 'failed');
   else
     update pullgate.job j set
-        state = 'ready', lease_check_at = null, last_error = p_job.last_error, log = p_job.log,
+        state = 'ready', lease_check_at = null, pull_key = null, last_error = p_job.last_error, log = p_job.log,
         -- As in come_back.
         expires_at = case when j.expires_at is not null then greatest(j.expires_at, clock_timestamp()) end
       where j.id = p_job.id;

@@ -142,7 +142,8 @@ begin
     -- The lease stays: a late settle or heartbeat still counts until the job is claimed again. The deadline is for
     -- the start, which it has met.
     update pullgate.job j set
-        state = v_state, lease_check_at = null, last_error = p_job.last_error, log = p_job.log, expires_at = null
+        state = v_state, lease_check_at = null, pull_key = null, last_error = p_job.last_error, log = p_job.log,
+        expires_at = null
       where j.id = p_job.id;
   end if;
   return v_state;
@@ -201,8 +202,7 @@ as $$
 begin
   update pullgate.job j set
       state = p_state, due_at = coalesce(p_due_at, j.due_at), attempts = p_job.attempts, unaccepted = 0,
-      settled = p_job.settled,
-      lease_check_at = null, last_error = p_job.last_error, log = p_job.log,
+      settled = p_job.settled, pull_key = null, lease_check_at = null, last_error = p_job.last_error, log = p_job.log,
       -- A failed attempt has started in time; a released one is as if it had not.
       -- One that has passed is set to now: nothing looks for instants further back (advance_marks).
       expires_at = case

@@ -109,6 +109,8 @@ create table pullgate.job (
   expires_at timestamptz,
   lease uuid,
   subscription_id uuid,
+  -- Of the pull that it was handed to, if that had one: a digest of subscription and Idempotency-Key. Null unless it is held.
+  pull_key uuid,
   priority smallint not null default 0,
   attempts smallint not null default 0,
   max_attempts smallint not null default 5,
@@ -117,6 +119,8 @@ create table pullgate.job (
   -- offer, whose attempt is counted once it is accepted.
   unaccepted smallint not null default 0,
   auto_ack boolean not null default false,
+  -- Handed out once more for its pull_key: what a gateway reports of an earlier hand-over does not count any more.
+  given_again boolean not null default false,
   -- Its publisher sends the wake itself: see the trigger job_inserted.
   announced boolean not null default false,
   state text not null,
@@ -154,6 +158,7 @@ create index job_due on pullgate.job (due_at) where state = 'scheduled';
 create index job_lease_check on pullgate.job (lease_check_at) where lease_check_at is not null;
 create index job_expires on pullgate.job (expires_at) where expires_at is not null and state in ('scheduled', 'ready');
 create index job_orphaned on pullgate.job (topic_id) where state = 'orphaned';
+create index job_pull_key on pullgate.job (pull_key) where pull_key is not null;
 create unique index job_dedupe_key on pullgate.job (topic_id, dedupe_key) where dedupe_key is not null;
 
 -- Finished jobs. day_slot is the day's number modulo 32: a day is dropped by truncating its slot, which needs no

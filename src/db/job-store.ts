@@ -12,7 +12,8 @@ const statementJobsMax = 1_000
 const statements = {
   claim: {
     name: 'claim',
-    text: 'select * from pullgate.claim($1::bigint[], $2::uuid[], $3::integer[], $4::bigint[], $5::bigint[])',
+    text: `select * from pullgate.claim($1::bigint[], $2::uuid[], $3::integer[], $4::bigint[], $5::bigint[],
+      p_keys => $6::uuid[])`,
   },
   giveBack: { name: 'give_back', text: 'select pullgate.give_back($1::bigint[], $2::uuid[]) as jobs' },
   confirm: { name: 'confirm', text: 'select pullgate.confirm($1::bigint[], $2::uuid[]) as jobs' },
@@ -79,6 +80,7 @@ export function createJobStore(database: Database, claimStatements: number): Job
       places.map(({ slot }) => slot.jobs),
       items.flatMap(({ marks }) => marks.lanes),
       items.flatMap(({ marks }) => marks.marks),
+      places.some(({ slot }) => slot.key !== undefined) ? places.map(({ slot }) => slot.key ?? null) : null,
     ])
     const claims = items.map((): OpenClaim => ({ jobs: [], endedSlots: [], left: false }))
     for (const row of rows) {

@@ -37,7 +37,7 @@ type SettledRow = { status: SettleStatus; state: JobState | null; due_at?: Date 
 type HeartbeatRow = { status: SettleStatus; lease_ends_at: Date | null; cancel_reason: string | null }
 
 /** A job that somebody else has locked (pullgate.lock_jobs), or what Postgres has no place for, like U+0000 in a text. */
-const isOfOneItem = (error: unknown) =>
+export const isOfOneItem = (error: unknown): boolean =>
   error instanceof GatewayError &&
   (error.code !== 'database-unavailable' || sqlStateOf(error.cause) === '55P03')
 

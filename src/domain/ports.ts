@@ -3,6 +3,7 @@ import type {
   ClaimedJob,
   JobId,
   Lease,
+  PullKey,
   SettleStatus,
   Subscription,
   SubscriptionId,
@@ -11,8 +12,12 @@ import type {
 
 /** What the gateway needs of the database. src/db holds the real stores; tests of src/dispatch bring their own. */
 
-/** So many jobs for pulls of this subscription. */
-export type Slot = { readonly subscription: Subscription; readonly jobs: number }
+/** So many jobs for pulls of this subscription; with a key, for the one that has it. */
+export type Slot = {
+  readonly subscription: Subscription
+  readonly jobs: number
+  readonly key?: PullKey | undefined
+}
 
 /** Where claims of some lanes begin (sql/functions/marks.sql): parallel lists, decimal texts. */
 export type LaneMarks = { readonly lanes: readonly string[]; readonly marks: readonly string[] }
@@ -88,6 +93,12 @@ export type JobStore = {
   giveBack(jobs: readonly Held[]): Promise<number>
   confirm(jobs: readonly Held[]): Promise<number>
   doubt(jobs: readonly Held[]): Promise<number>
+}
+
+/** Pulls that come again with their key (sql/functions/give-again.sql). */
+export type ReplayStore = {
+  /** At most `max` of the jobs that an earlier pull with the key was handed and still holds. */
+  giveAgain(key: PullKey, subscription: Subscription, max: number): Promise<readonly ClaimedJob[]>
 }
 
 /** What a gateway asks and says without claiming anything (sql/functions/look.sql, due.sql, marks.sql, wake.sql). */

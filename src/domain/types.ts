@@ -3,6 +3,8 @@
 export type TopicId = string & { readonly brand?: 'topic' }
 export type JobId = string & { readonly brand?: 'job' }
 export type SubscriptionId = string & { readonly brand?: 'subscription' }
+/** A digest of a subscription and of the Idempotency-Key of a pull. */
+export type PullKey = string & { readonly brand?: 'pull key' }
 export type Lease = string & { readonly brand?: 'lease' }
 
 /** Immutable; only `endedAt` is ever set, once. */
@@ -58,7 +60,16 @@ export const wakeCauses = [
 ] as const
 export type WakeCause = (typeof wakeCauses)[number]
 
-export const pullOutcomes = ['jobs', 'empty', 'aborted', 'ended', 'rejected', 'draining', 'error'] as const
+export const pullOutcomes = [
+  'jobs',
+  'empty',
+  'aborted',
+  'superseded',
+  'ended',
+  'rejected',
+  'draining',
+  'error',
+] as const
 export type PullOutcome = (typeof pullOutcomes)[number]
 
 export type SettleVerb = 'complete' | 'fail' | 'release'

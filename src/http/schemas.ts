@@ -96,6 +96,21 @@ export const pullQuery = z.strictObject({
   max: queryNumber(1, 100).optional().describe('A batch of at most so many jobs'),
 })
 
+export const preferHeader = z
+  .string()
+  .optional()
+  .describe('wait=N: held for at most N seconds (RFC 7240); ?wait, where there is one, beats it')
+export const pullHeaders = z.object({
+  Prefer: preferHeader,
+  'Idempotency-Key': z
+    .string()
+    .regex(/^[\x21-\x7e]{1,255}$/)
+    .optional()
+    .describe(
+      'The same key again gives again what an earlier pull with it was handed. Needs explicit acknowledgement',
+    ),
+})
+
 export const completeBody = z
   .strictObject({
     lease: lease

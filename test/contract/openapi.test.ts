@@ -115,7 +115,7 @@ describe.each(routes.map((route) => ({ route, name: `${route.method} ${route.pat
       expect(named.map(({ name }) => name)).toEqual(inPath)
       for (const { required } of named) expect(required).toBe(true)
       for (const parameter of operation.parameters) {
-        expect(['path', 'query']).toContain(parameter.in)
+        expect(['path', 'query', 'header']).toContain(parameter.in)
         expect(Object.keys(parameter.schema as object)).not.toEqual([])
       }
     })
