@@ -13,6 +13,7 @@ import { createArming } from './dispatch/arming.ts'
 import { createDeliveries } from './dispatch/deliveries.ts'
 import { createDispatcher } from './dispatch/dispatcher.ts'
 import { createDueWork } from './dispatch/due-work.ts'
+import { createHeldHeartbeats } from './dispatch/held-heartbeats.ts'
 import { createMarks } from './dispatch/marks.ts'
 import { createSubscriptionDirectory } from './dispatch/subscription-directory.ts'
 import { countsByTopic, createUpkeep } from './dispatch/upkeep.ts'
@@ -111,7 +112,8 @@ export async function startGateway(config: Config, databaseUrl: string): Promise
     })
     const upkeep = createUpkeep({ queue, directory, clock, emit })
     const handOver = createHandOver({ deliveries, clock, emit })
-    const wakes = createWakes({ dispatcher, dueWork, directory, arming, marks, emit })
+    const heldHeartbeats = createHeldHeartbeats({ clock, heldMax: config.PULLGATE_MAX_PARKED })
+    const wakes = createWakes({ dispatcher, dueWork, directory, arming, marks, heldHeartbeats, emit })
     const listener = createListener({
       url: config.PULLGATE_LISTEN_DATABASE_URL ?? databaseUrl,
       applicationName,
@@ -152,6 +154,7 @@ export async function startGateway(config: Config, databaseUrl: string): Promise
       queue,
       directory,
       dispatcher,
+      heldHeartbeats,
       handOver,
       clock,
       emit,
@@ -192,8 +195,10 @@ export async function startGateway(config: Config, databaseUrl: string): Promise
       config.PULLGATE_PORT,
     )
 
-    steps.push('parked pulls', () => {
-      return dispatcher.answerAll(Math.min(spreadMsMax, dispatcher.parked * spreadMsPerPull))
+    steps.push('parked pulls and held heartbeats', async () => {
+      const held = dispatcher.parked + heldHeartbeats.size
+      const spreadMs = Math.min(spreadMsMax, held * spreadMsPerPull)
+      await Promise.all([dispatcher.answerAll(spreadMs), heldHeartbeats.drain(spreadMs)])
     })
     steps.push('claims', () => {
       // From here on /readyz says no and new pulls are refused.

@@ -154,21 +154,24 @@ create or replace function pullgate.heartbeat(
   p_progress text,
   out status text,
   out lease_ends_at timestamptz,
-  out cancel_reason text
+  out cancel_reason text,
+  out lease_seconds integer
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   v record;
-  v_ends_at timestamptz := clock_timestamp() + make_interval(secs => coalesce(
+  v_seconds integer := coalesce(
     p_lease_seconds,
     (select s.lease_seconds from pullgate.job j join pullgate.subscription s on s.id = j.subscription_id
       where j.id = p_id),
-    60));
+    60);
+  v_ends_at timestamptz := clock_timestamp() + make_interval(secs => v_seconds);
 begin
   status := 'ok';
   heartbeat.lease_ends_at := v_ends_at;
+  heartbeat.lease_seconds := v_seconds;
   -- Of a running job it changes no indexed column, so the update stays heap-only; and it reads no job spec.
   update pullgate.job j set
       state = 'running', attempts = j.attempts + (j.unaccepted > 0)::integer, unaccepted = 0,
@@ -184,6 +187,7 @@ begin
   if not v.held or p_lease is null then
     status := pullgate.refusal(v.job, v.finished);
     heartbeat.lease_ends_at := null;
+    heartbeat.lease_seconds := null;
     return;
   end if;
   heartbeat.cancel_reason := (v.job).cancel_reason;

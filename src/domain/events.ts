@@ -62,6 +62,8 @@ export type GatewayEvent =
       readonly method: string
       readonly status: number
       readonly seconds: number
+      /** Its time is a wait, which is no latency. */
+      readonly held: boolean
       readonly id: string
     }
   | { readonly type: 'request failed'; readonly route: string; readonly id: string; readonly error: Error }

@@ -123,6 +123,14 @@ export type Settled = {
   readonly dueAt: Date | null
 }
 
+/** What a heartbeat was answered; nulls unless the lease is good, `cancelReason` also without a cancel. */
+export type Beat = {
+  readonly status: SettleStatus
+  readonly leaseEndsAt: Date | null
+  readonly leaseSeconds: number | null
+  readonly cancelReason: string | null
+}
+
 export type SettleStore = {
   /** `result` is JSON text. Without a lease it counts for a job whose acknowledgement was automatic. */
   complete(id: JobId, lease: Lease | null, result: string | null): Promise<Settled>
@@ -135,12 +143,7 @@ export type SettleStore = {
   ): Promise<Settled>
   release(id: JobId, lease: Lease, delaySeconds: number | null): Promise<Settled>
   /** `progress` is JSON text; null keeps the last one. */
-  heartbeat(
-    id: JobId,
-    lease: Lease,
-    leaseSeconds: number | null,
-    progress: string | null,
-  ): Promise<{ status: SettleStatus; leaseEndsAt: Date | null; cancelReason: string | null }>
+  heartbeat(id: JobId, lease: Lease, leaseSeconds: number | null, progress: string | null): Promise<Beat>
   cancel(id: JobId, reason: string | null): Promise<JobState>
   retry(id: JobId): Promise<JobState>
 }

@@ -96,10 +96,11 @@ export const pullQuery = z.strictObject({
   max: queryNumber(1, 100).optional().describe('A batch of at most so many jobs'),
 })
 
-export const preferHeader = z
+const preferHeader = z
   .string()
   .optional()
   .describe('wait=N: held for at most N seconds (RFC 7240); ?wait, where there is one, beats it')
+export const waitHeaders = z.object({ Prefer: preferHeader })
 export const pullHeaders = z.object({
   Prefer: preferHeader,
   'Idempotency-Key': z

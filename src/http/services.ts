@@ -2,6 +2,7 @@ import type { Clock } from '../domain/clock.ts'
 import type { Emit } from '../domain/events.ts'
 import type { QueueStore, ReplayStore, SettleStore, SubscriptionStore, TopicCounts } from '../domain/ports.ts'
 import type { Dispatcher } from '../dispatch/dispatcher.ts'
+import type { HeldHeartbeats } from '../dispatch/held-heartbeats.ts'
 import type { SubscriptionDirectory } from '../dispatch/subscription-directory.ts'
 import type { HandOver } from './hand-over.ts'
 import type { WaitLimits } from './wait.ts'
@@ -17,6 +18,7 @@ export type Services = {
     { readonly takenAt: Date; readonly counts: (topic: string) => TopicCounts } | undefined
   readonly directory: SubscriptionDirectory
   readonly dispatcher: Dispatcher
+  readonly heldHeartbeats: HeldHeartbeats
   readonly handOver: HandOver
   readonly clock: Clock
   readonly emit: Emit

@@ -263,8 +263,8 @@ export function createMetrics(sources: MetricSources): Metrics {
         return upkeepErrors.inc({ task: event.task })
       case 'request':
         requests.inc({ route: event.route, method: event.method, code: String(event.status) })
-        // A pull's time is its wait, which is no latency.
-        if (event.route !== '/subscriptions/{id}' || event.method !== 'PATCH') {
+        // A pull that was not even held says nothing of the others either.
+        if (!event.held && (event.route !== '/subscriptions/{id}' || event.method !== 'PATCH')) {
           requestSeconds.observe({ route: event.route }, event.seconds)
         }
         return

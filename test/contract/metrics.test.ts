@@ -82,7 +82,10 @@ function sampleEvents(): GatewayEvent[] {
     { type: 'listener heartbeat', seconds: 0.01 },
     { type: 'database error', sqlState: '57P01', error },
     { type: 'upkeep failed', task: 'backstop', error },
-    { type: 'request', route: '/jobs/{id}', method: 'GET', status: 200, seconds: 0.01, id: 'r' },
+    ...[true, false].map((held): GatewayEvent => ({
+      ...{ type: 'request', route: '/jobs/{id}', method: 'GET', status: 200, seconds: 0.01 },
+      ...{ held, id: 'r' },
+    })),
   ]
 }
 

@@ -67,7 +67,7 @@ const everyEvent: GatewayEvent[] = [
   { type: 'listener lost', reason: 'terminated' },
   { type: 'listener heartbeat', seconds: 1 },
   { type: 'database error', sqlState: '22P02', error },
-  { type: 'request', route: '/x', method: 'GET', status: 200, seconds: 1, id: 'r' },
+  { type: 'request', route: '/x', method: 'GET', status: 200, seconds: 1, held: false, id: 'r' },
   { type: 'request failed', route: '/x', id: 'r', error },
 ]
 
