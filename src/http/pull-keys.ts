@@ -22,6 +22,7 @@ export function pullKeyOf(header: string | undefined, subscription: Subscription
 
 /** A pull's hold on its key, from its arrival to its end. */
 export type Place = {
+  readonly key: PullKey
   /** A newer pull has taken the key. */
   readonly superseded: boolean
   /** The pull, once it is parked: it is told then. */
@@ -30,7 +31,7 @@ export type Place = {
 
 /** Each key belongs to the newest pull of this gateway that has it: the others are ghosts of a client that gave up. */
 export type PullKeys = {
-  /** Supersedes the one that has the key. To be called before the exchange is over. */
+  /** Supersedes the one that has the key. To be called as soon as the key is known: newer is who calls later. */
   take(key: PullKey, exchange: Exchange): Place
 }
 
@@ -39,9 +40,10 @@ export function createPullKeys(): PullKeys {
   const places = new Map<PullKey, Place & { superseded: boolean }>()
   return {
     take(key, exchange) {
-      if (isOver(exchange)) throw new Error('nothing would give the place up again')
       const older = places.get(key)
-      const place = { superseded: false, parked: undefined }
+      const place = { key, superseded: false, parked: undefined }
+      // Nothing would give it up again.
+      if (isOver(exchange)) return place
       places.set(key, place)
       exchange.once('close', () => {
         if (places.get(key) === place) places.delete(key)
@@ -59,4 +61,8 @@ export function superseded(): GatewayError {
   return new GatewayError('superseded', {
     detail: 'a newer pull with the same Idempotency-Key has taken the place of this one; its answer counts',
   })
+}
+
+export function refuseIfSuperseded(place: Place): void {
+  if (place.superseded) throw superseded()
 }

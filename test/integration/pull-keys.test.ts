@@ -97,6 +97,30 @@ test('a newer pull with the key takes the place of its ghost, also where that wa
   expect(jobOf(await pull).id).toBe(id)
 })
 
+test('a ghost that is still settling when the newer pull comes is superseded all the same, its settles applied', async () => {
+  const subscription = await gateway.subscribe('ghost-settles')
+  const id = await publish(database, 'ghost-settles')
+  const done = jobOf(await gateway.pull(subscription, { wait: 5 }))
+  const session = await database.session()
+  await session.query('begin')
+  await session.query('select from pullgate.job where id = $1 for update', [id])
+  const json = { complete: [{ id, lease: done.lease }] }
+  const ghost = gateway.pull(subscription, { max: 1, wait: 50, json, ...withKey('k') })
+  await until(async () => {
+    const waiting = `select count(*)::integer from pg_stat_activity
+      where wait_event_type = 'Lock' and query like '%settle_completes%' and datname = current_database()`
+    expect(await database.value(waiting)).toBe(1)
+  })
+  const pull = gateway.pull(subscription, { wait: 50, ...withKey('k') })
+  await until(async () => expect(await gateway.metric('pullgate_pulls_parked')).toBe(1))
+  await session.query('commit')
+  const answer = await ghost
+  expectProblem(answer, 409, 'superseded')
+  expect(answer.body.settled).toEqual([{ id, status: 200 }])
+  const next = await publish(database, 'ghost-settles')
+  expect(jobOf(await pull).id).toBe(next)
+})
+
 test('a claim that is under way for the ghost serves the newer pull', async () => {
   const subscription = await gateway.subscribe('ghost-claims')
   const ghost = gateway.pull(subscription, { wait: 50, ...withKey('k') })

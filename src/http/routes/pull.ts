@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import { GatewayError } from '../../domain/errors.ts'
 import type { ErrorCode } from '../../domain/errors.ts'
-import type { PullKey, PullOutcome, Subscription } from '../../domain/types.ts'
+import type { PullOutcome, Subscription } from '../../domain/types.ts'
 import { Waiter } from '../../dispatch/waiter.ts'
 import type { Answer } from '../../dispatch/waiter.ts'
 import { headerOf, isOver } from '../exchange.ts'
@@ -9,7 +9,8 @@ import type { Exchange } from '../exchange.ts'
 import { isReachable } from '../hand-over.ts'
 import { ended, found, subscriptionId } from '../lookup.ts'
 import { asGatewayError } from '../problem.ts'
-import { createPullKeys, pullKeyOf, superseded } from '../pull-keys.ts'
+import { createPullKeys, pullKeyOf, refuseIfSuperseded, superseded } from '../pull-keys.ts'
+import type { Place } from '../pull-keys.ts'
 import { defineRoute } from '../route.ts'
 import type { Route } from '../route.ts'
 import { pullBody, pulledBatch, pulledJob, pullHeaders, pullQuery } from '../schemas.ts'
@@ -77,22 +78,19 @@ export function pullRoute(services: Services): Route {
     }
   }
 
-  /**
-   * Answers a pull that comes again with its key, or parks it. It takes the key first, so that its own ghost holds no
-   * place of maxParked, and looks, each time, before it parks: the earlier one may have been another gateway's.
-   */
+  /** Answers a pull that comes again with its key, or parks it. It always looks: the earlier may have been elsewhere. */
   async function repeat(
     pull: Pull,
-    key: PullKey,
+    place: Place,
     subscription: Subscription,
     waitSeconds: number,
   ): Promise<void> {
     if (subscription.ack !== 'explicit') throw needsLeases()
-    const place = keys.take(key, pull.exchange)
+    refuseIfSuperseded(place)
     const wokenAt = clock.now()
-    const jobs = await replays.giveAgain(key, subscription, pull.max)
-    // What it would have been given its successor is given: it looks later.
-    if (place.superseded) throw superseded()
+    const jobs = await replays.giveAgain(place.key, subscription, pull.max)
+    // Its successor has come since, and looks later.
+    refuseIfSuperseded(place)
     if (isOver(pull.exchange)) answers.abort(pull)
     else if (jobs.length > 0) answers.respond(pull, subscription, { kind: 'jobs', jobs, wokenAt })
     else place.parked = park(pull, subscription, waitSeconds)
@@ -132,6 +130,7 @@ export function pullRoute(services: Services): Route {
         throw new GatewayError('invalid-request', { detail: `max: ${fields[0]?.message ?? ''}`, fields })
       }
       const key = pullKeyOf(headerOf(exchange.req, 'idempotency-key'), id)
+      const place = key === undefined ? undefined : keys.take(key, exchange)
       const settled = settling ? await settleAll(services, body, bodyText) : undefined
       const { seconds, applied } = waitOf(headerOf(exchange.req, 'prefer'), query.wait, services.wait)
       const pull: Pull = {
@@ -151,8 +150,8 @@ export function pullRoute(services: Services): Route {
         const waitSeconds = refused ? 0 : seconds
         // Its 'close' has been: nothing would take a waiter out again.
         if (isOver(exchange)) answers.abort(pull)
-        else if (key === undefined) park(pull, subscription, waitSeconds)
-        else await repeat(pull, key, subscription, waitSeconds)
+        else if (place === undefined) park(pull, subscription, waitSeconds)
+        else await repeat(pull, place, subscription, waitSeconds)
       } catch (error) {
         const known = asGatewayError(error)
         answers.refuse(pull, known, outcomes[known.code] ?? 'rejected')
