@@ -46,8 +46,11 @@ describe('a finished job', () => {
     })
     const live = await readJob(one, job.id)
     await complete(one, job, '{"ok":  true}')
-    const { seq, live: _, announced, lease_ends_at, lease_check_at, ...kept } = live
+    const { seq, live: _, announced, lease_ends_at, lease_check_at, ...rest } = live
     expect([seq, announced, lease_ends_at, lease_check_at].every((column) => column !== null)).toBe(true)
+    // Of how it is held.
+    const { unaccepted, pull_key, given_again, ...kept } = rest
+    expect([unaccepted, pull_key, given_again]).toEqual([0, null, false])
     const finished = await readJob(one, job.id)
     expect(finished).toMatchObject({
       ...kept,
