@@ -70,13 +70,14 @@ grant execute on function
 grant insert, select on pullgate.inbox to pullgate_publisher;
 
 grant execute on function
-  pullgate.claim(bigint[], uuid[], integer[], bigint[], bigint[], integer, bigint),
+  pullgate.claim(bigint[], uuid[], integer[], bigint[], bigint[], integer, bigint, uuid[]),
+  pullgate.give_again(uuid[], integer[]),
   pullgate.give_back(bigint[], uuid[]),
   pullgate.confirm(bigint[], uuid[]),
   pullgate.doubt(bigint[], uuid[]),
   pullgate.run_due(integer, timestamptz),
   pullgate.look(bigint[], bigint[], bigint[], timestamptz, integer, boolean, boolean),
-  pullgate.claim_due(integer, timestamptz, bigint[], uuid[], integer[], bigint[], bigint[], integer, bigint),
+  pullgate.claim_due(integer, timestamptz, bigint[], uuid[], integer[], bigint[], bigint[], integer, bigint, uuid[]),
   pullgate.arm(uuid, bigint[]),
   pullgate.disarm(uuid, bigint[]),
   pullgate.join_gateway(),
@@ -91,7 +92,7 @@ grant execute on function
   pullgate.settle_fails(bigint[], uuid[], text[], boolean[], double precision[]),
   pullgate.settle_releases(bigint[], uuid[], double precision[]),
   pullgate.heartbeats(bigint[], uuid[], integer[], text[]),
-  pullgate.subscribe(text[], text, text, integer, integer),
+  pullgate.subscribe(text[], text, text, integer, integer, integer),
   pullgate.unsubscribe(uuid, boolean),
   pullgate.read_subscriptions(uuid),
   pullgate.touch_subscriptions(uuid[]),

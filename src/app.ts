@@ -6,6 +6,7 @@ import { createJobStore } from './db/job-store.ts'
 import { createListener } from './db/listener.ts'
 import { checkSchema } from './db/migrations.ts'
 import { createQueueStore } from './db/queue-store.ts'
+import { createReplayStore } from './db/replay-store.ts'
 import { createSettleStore } from './db/settle-store.ts'
 import { createSubscriptionStore } from './db/subscription-store.ts'
 import { createWatchStore } from './db/watch-store.ts'
@@ -14,6 +15,7 @@ import { createClaiming } from './dispatch/claiming.ts'
 import { createDeliveries } from './dispatch/deliveries.ts'
 import { createDispatcher } from './dispatch/dispatcher.ts'
 import { createDueWork } from './dispatch/due-work.ts'
+import { createHeldHeartbeats } from './dispatch/held-heartbeats.ts'
 import { createHeldJobs } from './dispatch/held-jobs.ts'
 import { createIdentity } from './dispatch/identity.ts'
 import { createMarks } from './dispatch/marks.ts'
@@ -136,7 +138,8 @@ export async function startGateway(config: Config, databaseUrl: string): Promise
     })
     const upkeep = createUpkeep({ queue, directory, clock, emit })
     const handOver = createHandOver({ deliveries, clock, emit })
-    const wakes = createWakes({ dispatcher, dueWork, directory, arming, marks, emit })
+    const heldHeartbeats = createHeldHeartbeats({ clock, heldMax: config.PULLGATE_MAX_PARKED })
+    const wakes = createWakes({ dispatcher, dueWork, directory, arming, marks, heldHeartbeats, emit })
     const listener = createListener({
       url: config.PULLGATE_LISTEN_DATABASE_URL ?? databaseUrl,
       applicationName,
@@ -187,10 +190,12 @@ export async function startGateway(config: Config, databaseUrl: string): Promise
 
     const services = {
       settles: createSettleStore(database),
+      replays: createReplayStore(database),
       subscriptions,
       queue,
       directory,
       dispatcher,
+      heldHeartbeats,
       handOver,
       clock,
       emit,
@@ -233,8 +238,10 @@ export async function startGateway(config: Config, databaseUrl: string): Promise
       config.PULLGATE_PORT,
     )
 
-    steps.push('parked pulls', () => {
-      return dispatcher.answerAll(Math.min(spreadMsMax, dispatcher.parked * spreadMsPerPull))
+    steps.push('parked pulls and held heartbeats', async () => {
+      const held = dispatcher.parked + heldHeartbeats.size
+      const spreadMs = Math.min(spreadMsMax, held * spreadMsPerPull)
+      await Promise.all([dispatcher.answerAll(spreadMs), heldHeartbeats.drain(spreadMs)])
     })
     steps.push('claims', () => {
       // From here on /readyz says no and new pulls are refused.

@@ -5,6 +5,7 @@
 --                                         this subscription
 --   p_lanes, p_marks                      no ready job of such a lane has a seq up to its mark (advance_marks); lanes ascend
 --   p_gateway, p_claim                    who claims, and a number of this very statement's own: see gateway.sql
+--   p_keys                                per slot null, or the key under which its jobs can be had again (give_again)
 -- Returns a row per job, a topic's in hand-out order: `slot` is the index into the arrays (from 1). A row without a job
 -- is a note on its slot: `ended`, its subscription has, and it gets none; `left`, its topic came back short, but ready
 -- jobs are visible, which another claim has locked or which have come since.
@@ -19,7 +20,8 @@ create or replace function pullgate.claim(
   p_lanes bigint[],
   p_marks bigint[],
   p_gateway integer default 0,
-  p_claim bigint default 0
+  p_claim bigint default 0,
+  p_keys uuid[] default null
 )
 returns table (
   slot integer,
@@ -47,6 +49,7 @@ declare
   v_now timestamptz := clock_timestamp();
   v_autos boolean[];
   v_leases integer[];
+  v_offers integer[];
   v_topic record;
   v_lane bigint;
   v_mark bigint;
@@ -56,8 +59,9 @@ declare
   v_short bigint[] := '{}';
   v_ready bigint[];
 begin
-  select array_agg(s.ack = 'auto' order by w.slot), array_agg(s.lease_seconds order by w.slot)
-    into v_autos, v_leases
+  select array_agg(s.ack = 'auto' order by w.slot), array_agg(s.lease_seconds order by w.slot),
+      array_agg(s.offer_seconds order by w.slot)
+    into v_autos, v_leases, v_offers
     from unnest(p_subscriptions) with ordinality as w (subscription_id, slot)
     left join pullgate.subscription s on s.id = w.subscription_id and s.ended_at is null;
 
@@ -110,8 +114,10 @@ begin
     return query
       with taken as (
         update pullgate.job j set
-            state = 'running',
-            attempts = j.attempts + 1,
+            state = case when i.offer then 'offered' else 'running' end,
+            -- That of an offer is counted when it is accepted.
+            attempts = j.attempts + (not i.offer)::integer,
+            unaccepted = case when i.offer then j.unaccepted + 1 else 0 end,
             -- Releases have no ceiling; a claim that failed on one job would fail for its whole topic.
             deliveries = least(j.deliveries::integer + 1, 32767),
             claimed_at = v_now,
@@ -120,20 +126,26 @@ begin
             lease_ends_at = i.held_until,
             lease_check_at = i.held_until,
             subscription_id = p_subscriptions[i.slot],
+            pull_key = p_keys[i.slot],
+            given_again = false,
             auto_ack = v_autos[i.slot],
             gateway_id = p_gateway,
             claim_id = p_claim
           from (
             select u.*,
                 -- Until an automatic acknowledgement is confirmed the job runs under a short lease of its own (first_holds).
-                v_now + make_interval(secs => case when v_autos[u.slot] then 15 else v_leases[u.slot] end) as held_until
+                v_now + make_interval(secs => case
+                  when v_autos[u.slot] then 15
+                  else coalesce(v_offers[u.slot], v_leases[u.slot])
+                end) as held_until,
+                v_offers[u.slot] is not null as offer
               from unnest(v_ids, v_slots) with ordinality as u (id, slot, position)
           ) i
           where j.id = i.id
-          returning i.position, i.slot, j.id, j.lease, j.lease_ends_at, j.attempts, j.deliveries, j.created_at,
-            j.due_at, j.traceparent, j.job_spec
+          returning i.position, i.slot, j.id, j.lease, j.lease_ends_at, j.attempts + i.offer::integer as attempt,
+            j.deliveries, j.created_at, j.due_at, j.traceparent, j.job_spec
       )
-      select t.slot, null, t.id, t.lease, v_leases[t.slot], t.lease_ends_at, t.attempts::integer, t.deliveries > 1,
+      select t.slot, null, t.id, t.lease, v_leases[t.slot], t.lease_ends_at, t.attempt, t.deliveries > 1,
           t.created_at, extract(epoch from v_now - t.due_at)::double precision, t.traceparent, t.job_spec
         from taken t
         order by t.position;
@@ -165,14 +177,15 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  p_job.attempts := p_job.attempts - 1;
+  -- That of an offer was not counted.
+  p_job.attempts := p_job.attempts - (p_job.unaccepted = 0)::integer;
   p_job.deliveries := p_job.deliveries - 1;
   if p_job.cancel_reason is not null then
     perform pullgate.finish(p_job, 'cancelled');
   else
     update pullgate.job j set
         state = 'ready', attempts = p_job.attempts, deliveries = p_job.deliveries,
-        lease = null, lease_ends_at = null, lease_check_at = null,
+        unaccepted = greatest(j.unaccepted - 1, 0), pull_key = null, lease = null, lease_ends_at = null, lease_check_at = null,
         -- As in come_back.
         expires_at = case when j.expires_at is not null then greatest(j.expires_at, clock_timestamp()) end
       where j.id = p_job.id;
@@ -181,7 +194,7 @@ end
 $$;
 
 -- The jobs of these claims, locked in the order of their ids, as by every function that locks several: those whose
--- lease still counts, also after it ended.
+-- lease still counts, also after it ended. Not those that were given again since.
 create or replace function pullgate.lock_claims(p_ids bigint[], p_leases uuid[])
 returns setof pullgate.job
 language plpgsql volatile
@@ -195,7 +208,7 @@ begin
   return query
     select j.* from pullgate.job j
       join unnest(p_ids, p_leases) as p (id, lease) on p.id = j.id and p.lease = j.lease
-      where j.settled is null and j.state in ('running', 'ready', 'orphaned')
+      where j.settled is null and not j.given_again and j.state in ('offered', 'running', 'ready', 'orphaned')
       order by j.id
       for update of j;
 end
@@ -252,7 +265,9 @@ $$;
 -- Jobs whose connection broke while they were written, so that a byte may have reached the executor. One with
 -- explicit acknowledgement was not written to its end, and under requeue goes back as if it had reached nobody;
 -- otherwise on_lost decides, as it does when the lease ends: under orphan and fail a job of which a byte was written
--- is never handed out again by itself. Compare-and-set on the lease; returns how many.
+-- is never handed out again by itself. An offer goes back in any case, as it does when it ends (withdraw): whoever it was
+-- written to starts nothing before having accepted it. One with a key that on_lost would not requeue stays as it is: its
+-- executor asks for it again (give_again), else its lease ends. Compare-and-set on the lease; returns how many.
 create or replace function pullgate.doubt(p_ids bigint[], p_leases uuid[])
 returns integer
 language plpgsql volatile security definer
@@ -262,13 +277,15 @@ declare
   v_job pullgate.job;
   v_count integer := 0;
 begin
-  for v_job in select * from pullgate.lock_claims(p_ids, p_leases) c where c.state = 'running' loop
-    v_count := v_count + 1;
-    if v_job.on_lost = 'requeue' and not v_job.auto_ack then
+  for v_job in select * from pullgate.lock_claims(p_ids, p_leases) c where c.state in ('offered', 'running') loop
+    if v_job.state = 'offered' or v_job.on_lost = 'requeue' and not v_job.auto_ack then
       perform pullgate.undo_claim(v_job);
-    else
+    elsif v_job.pull_key is null then
       perform pullgate.lose(v_job, true);
+    else
+      continue;
     end if;
+    v_count := v_count + 1;
   end loop;
   return v_count;
 end

@@ -1,9 +1,53 @@
 -- Everything that happens because time has passed.
 
--- Makes due jobs ready, ends leases, expires unstarted jobs: at most p_limit of each. Any gateway may call it at any
+-- Offers in a row that may end without having been accepted: whoever is offered the job does not seem to get it. Nothing
+-- else that costs no attempt has a ceiling. What is given back reached nobody. A release is the word of a living executor,
+-- which knows that the job did not run; with a ceiling one broken executor could turn a topic into dead letters.
+create or replace function pullgate.deliveries_max()
+returns integer
+language sql immutable parallel safe
+return 20;
+
+-- Counts by key, with one more of this one.
+create or replace function pullgate.one_more(p_counts jsonb, p_key text)
+returns jsonb
+language sql immutable parallel safe
+return p_counts || jsonb_build_object(p_key, coalesce((p_counts ->> p_key)::integer, 0) + 1);
+
+-- The offer of a locked job ended and was not accepted: ready at once, no attempt spent, the delivery counted; `failed` if
+-- that was the last one it may have. on_lost has no say, also where a byte was written: an executor whose subscription has
+-- offerSeconds promises to start nothing before it has accepted, so such a job has not been run by it and never will be.
+-- The lease stays: a late heartbeat or settle still counts until the job is claimed again. Returns its new state.
+create or replace function pullgate.withdraw(p_job pullgate.job)
+returns text
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_state text := case when p_job.unaccepted >= pullgate.deliveries_max() then 'failed' else 'ready' end;
+begin
+  p_job.last_error := case v_state
+    when 'failed' then format('undeliverable: %s offers in a row were not accepted', p_job.unaccepted)
+    else 'offer ended: the executor did not accept the job in time'
+  end;
+  p_job.log := pullgate.logged(p_job, case v_state when 'failed' then 'undeliverable' else 'not accepted' end, v_state);
+  if v_state = 'failed' then
+    perform pullgate.finish(p_job, 'failed');
+  else
+    update pullgate.job j set
+        state = 'ready', lease_check_at = null, pull_key = null, last_error = p_job.last_error, log = p_job.log,
+        -- As in come_back.
+        expires_at = case when j.expires_at is not null then greatest(j.expires_at, clock_timestamp()) end
+      where j.id = p_job.id;
+  end if;
+  return v_state;
+end
+$$;
+
+-- Makes due jobs ready, ends leases and offers, expires unstarted jobs: at most p_limit of each. Any gateway may call it at any
 -- time; rows that another call has locked are skipped. Nothing is due at or before p_due_after (advance_marks).
 -- What falls due within 10 ms is waited for, before anything is locked. Returns the topics that have ready jobs now,
--- counts by what became of the jobs (leases_lost: by their new state), whether a limit was reached, and the milliseconds
+-- counts by what became of the jobs (leases_lost, offers_ended: by their new state), whether a limit was reached, and the milliseconds
 -- waited.
 create or replace function pullgate.run_due(
   p_limit integer,
@@ -14,6 +58,7 @@ create or replace function pullgate.run_due(
   out leases_lost jsonb,
   out expired integer,
   out more boolean,
+  out offers_ended jsonb,
   out waited_ms double precision
 )
 language plpgsql volatile security definer
@@ -42,6 +87,7 @@ begin
   end if;
   leases_checked := 0;
   leases_lost := '{}';
+  offers_ended := '{}';
   with due as (
     update pullgate.job j set state = 'ready'
       where j.id = any (array(
@@ -66,9 +112,13 @@ begin
     elsif v_job.lease_ends_at > v_now then
       update pullgate.job j set lease_check_at = v_job.lease_ends_at where j.id = v_job.id;
     else
-      v_state := pullgate.lose(v_job, v_job.auto_ack);
-      leases_lost := leases_lost
-        || jsonb_build_object(v_state, coalesce((leases_lost ->> v_state)::integer, 0) + 1);
+      if v_job.state = 'offered' then
+        v_state := pullgate.withdraw(v_job);
+        offers_ended := pullgate.one_more(offers_ended, v_state);
+      else
+        v_state := pullgate.lose(v_job, v_job.auto_ack);
+        leases_lost := pullgate.one_more(leases_lost, v_state);
+      end if;
       if v_state = 'ready' and not v_job.topic_id = any (topics) then
         topics := topics || v_job.topic_id;
       end if;
@@ -101,7 +151,8 @@ create or replace function pullgate.claim_due(
   p_lanes bigint[],
   p_marks bigint[],
   p_gateway integer default 0,
-  p_claim bigint default 0
+  p_claim bigint default 0,
+  p_keys uuid[] default null
 )
 returns table (
   slot integer,
@@ -130,14 +181,14 @@ declare
   v_due record;
 begin
   perform set_config('pullgate.notify', 'off', true);
-  select d.topics::text[] as topics, d.promoted, d.leases_checked, d.leases_lost, d.expired, d.more, d.waited_ms
+  select d.topics::text[] as topics, d.promoted, d.leases_checked, d.leases_lost, d.offers_ended, d.expired, d.more, d.waited_ms
     into v_due
     from pullgate.run_due(p_limit, p_due_after) d;
   -- A claim whose commit a crash undoes is handed out, and handed out again: not what run_due takes for itself.
   perform set_config('synchronous_commit', v_durable, true);
   perform set_config('pullgate.notify', v_notify, true);
   return query select * from pullgate.claim(
-    p_topics, p_subscriptions, p_counts, p_lanes, p_marks, p_gateway, p_claim);
+    p_topics, p_subscriptions, p_counts, p_lanes, p_marks, p_gateway, p_claim, p_keys);
   if cardinality(v_due.topics) > 0 then
     v_now := clock_timestamp();
     perform pullgate.notify(t.id, v_now, v_now)

@@ -74,7 +74,8 @@ end
 $$;
 
 -- For others to call when these gateways have died: what they had claimed more than 2 s ago is in doubt, and on_lost
--- decides, as in pullgate.doubt. An id whose lock is held is left alone. Returns the number of jobs.
+-- decides, as in pullgate.doubt; offers end, as at the end of their time. An id whose lock is held is left alone. Returns
+-- the number of jobs.
 create or replace function pullgate.bury(p_gateways integer[])
 returns integer
 language plpgsql volatile security definer
@@ -87,7 +88,11 @@ declare
 begin
   for v_job in select * from pullgate.lock_unconfirmed(v_dead, clock_timestamp() - interval '2 seconds') loop
     v_count := v_count + 1;
-    perform pullgate.lose(v_job, true);
+    if v_job.state = 'offered' then
+      perform pullgate.withdraw(v_job);
+    else
+      perform pullgate.lose(v_job, true);
+    end if;
   end loop;
   perform pullgate.forget_gateways(v_dead);
   return v_count;
@@ -95,8 +100,9 @@ end
 $$;
 
 -- For a gateway to call of ids that it has had: the jobs that it still holds (p_ids, p_leases), which it is writing or
--- has yet to report, go over to its new id, p_heir; the others reached nobody and are given back, no attempt spent. With
--- p_heir 0 there is no new id: the gateway stops. Returns how many were given back.
+-- has yet to report, go over to its new id, p_heir; the others reached nobody and are given back, no attempt spent. Offers
+-- go over, too: nobody reports that one was written, and what was not is given back by whoever had the claim's answer.
+-- With p_heir 0 there is no new id: the gateway stops. Returns how many were given back.
 create or replace function pullgate.retire(p_gateways integer[], p_heir integer, p_ids bigint[], p_leases uuid[])
 returns integer
 language plpgsql volatile security definer
@@ -110,7 +116,7 @@ declare
   v_count integer := 0;
 begin
   for v in
-    select u as job, h.id is not null as kept
+    select u as job, h.id is not null or u.state = 'offered' as kept
       from pullgate.lock_unconfirmed(p_gateways, 'infinity') u
       left join unnest(p_ids, p_leases) as h (id, lease) on h.id = u.id and h.lease = u.lease
   loop
@@ -160,7 +166,7 @@ set search_path = pg_catalog, pg_temp
 as $$
   select 15
   union
-  select s.lease_seconds from pullgate.subscription s where s.id = any (p_subscriptions)
+  select coalesce(s.offer_seconds, s.lease_seconds) from pullgate.subscription s where s.id = any (p_subscriptions)
 $$;
 
 -- Gives back, no attempt spent, what claim statements took whose answer their gateway never got; they were sent in the
@@ -168,8 +174,8 @@ $$;
 --
 -- Nothing that was handed out is given back. A claim's number is drawn for it alone and written by the update that takes
 -- the job; the gateway hands out from answers, each as a whole, and the numbers here are of statements that it has given
--- up waiting for. The next claim of the job overwrites the number. So a running job that bears one has reached nobody,
--- and it is looked at once more when it is locked.
+-- up waiting for. The next claim of the job overwrites the number, and a pull that had it again by its key marks it. So a
+-- job that is held, is not marked, and bears one has reached nobody; it is looked at once more when it is locked.
 --
 -- There is no index on the number, which every claim would pay for. A hold that nobody has renewed is looked at when its
 -- first length has passed since its claim, so these are found where job_lease_check has the claims of that time.
@@ -200,11 +206,12 @@ begin
         -- Clocks of servers that take over from each other differ a little.
         where j.lease_check_at > v_now - make_interval(secs => p_seconds + 5) + v_hold
           and j.lease_check_at <= v_now + interval '5 seconds' + v_hold
-          and j.claim_id = any (p_claims) and j.state = 'running');
+          and j.claim_id = any (p_claims) and not j.given_again and j.state in ('offered', 'running'));
   end loop;
   for v_job in
     select j.* from pullgate.job j
-      where j.id = any (v_found) and j.claim_id = any (p_claims) and j.state = 'running' and j.settled is null
+      where j.id = any (v_found) and j.claim_id = any (p_claims) and not j.given_again
+        and j.state in ('offered', 'running') and j.settled is null
       order by j.id
       for update
   loop

@@ -142,7 +142,8 @@ begin
     -- The lease stays: a late settle or heartbeat still counts until the job is claimed again. The deadline is for
     -- the start, which it has met.
     update pullgate.job j set
-        state = v_state, lease_check_at = null, last_error = p_job.last_error, log = p_job.log, expires_at = null
+        state = v_state, lease_check_at = null, pull_key = null, last_error = p_job.last_error, log = p_job.log,
+        expires_at = null
       where j.id = p_job.id;
   end if;
   return v_state;
@@ -151,7 +152,8 @@ $$;
 
 -- Locks the job if it is live, or delivered and in history. `held` says whether the lease still counts; without a
 -- lease it does for a job whose acknowledgement was automatic, also before that was confirmed: its executor may be
--- faster. `finished` is the job's history row, if it has one. Both come without the job's spec: a row that is passed on
+-- faster. An offer is accepted by whatever its lease says: the attempt is counted in `job`, not yet in the table.
+-- `finished` is the job's history row, if it has one. Both come without the job's spec: a row that is passed on
 -- carries it decompressed.
 create or replace function pullgate.lock_job(
   p_id bigint,
@@ -179,9 +181,13 @@ begin
   held := case
     when p_lease is null then job.auto_ack and job.lease is not null and job.settled is null
       and job.state in ('running', 'ready', 'orphaned', 'delivered')
-    else job.lease = p_lease and job.settled is null and job.state in ('running', 'ready', 'orphaned')
+    else job.lease = p_lease and job.settled is null and job.state in ('offered', 'running', 'ready', 'orphaned')
   end;
   held := coalesce(held, false);
+  if held and job.unaccepted > 0 then
+    job.attempts := job.attempts + 1;
+    job.unaccepted := 0;
+  end if;
   job.job_spec := null;
   finished.job_spec := null;
 end
@@ -195,8 +201,8 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   update pullgate.job j set
-      state = p_state, due_at = coalesce(p_due_at, j.due_at), attempts = p_job.attempts, settled = p_job.settled,
-      lease_check_at = null, last_error = p_job.last_error, log = p_job.log,
+      state = p_state, due_at = coalesce(p_due_at, j.due_at), attempts = p_job.attempts, unaccepted = 0,
+      settled = p_job.settled, pull_key = null, lease_check_at = null, last_error = p_job.last_error, log = p_job.log,
       -- A failed attempt has started in time; a released one is as if it had not.
       -- One that has passed is set to now: nothing looks for instants further back (advance_marks).
       expires_at = case

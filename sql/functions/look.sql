@@ -36,7 +36,7 @@ $$;
 -- The first instant after p_after, up to p_upto, at which anything is due: a scheduled job, a look at a lease, a
 -- deadline. Null if none is. Bounded on both sides: the indexes hold entries of jobs that ended long before or after.
 -- topic_id is the topic that has a ready job then, as far as can be told: null for a deadline, and for a lease that was
--- renewed or that does not end in a requeue.
+-- renewed or that does not end in a requeue (an offer does).
 create or replace function pullgate.next_due(
   p_after timestamptz,
   p_upto timestamptz,
@@ -54,7 +54,7 @@ begin
           order by j.due_at limit 1)
         union all
         (select j.lease_check_at,
-            case when j.on_lost = 'requeue' and j.lease_ends_at <= j.lease_check_at then j.topic_id end
+            case when (j.on_lost = 'requeue' or j.state = 'offered') and j.lease_ends_at <= j.lease_check_at then j.topic_id end
           from pullgate.job j
           where j.lease_check_at > p_after and j.lease_check_at <= p_upto
           order by j.lease_check_at limit 1)

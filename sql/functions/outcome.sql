@@ -99,8 +99,8 @@ begin
 end
 $$;
 
--- Cancels the job: at once, unless it is running; then its executor is told by its next heartbeat, and the job
--- ends as cancelled when the executor fails or releases it. Returns the state after the call: cancelled, or running
+-- Cancels the job: at once, unless it is running (one that is only offered is not: accepting it is refused); then its executor is told by its next heartbeat, and the job
+-- ends as cancelled when the executor fails or releases it. Gateways that hold such a heartbeat are notified. Returns the state after the call: cancelled, or running
 -- while the executor has yet to react, or the final state the job had reached before.
 create or replace function pullgate.cancel(job_id bigint, reason text default null)
 returns text
@@ -117,6 +117,9 @@ begin
   v.job.cancel_reason := left(coalesce(nullif(reason, ''), 'cancelled'), 1000);
   if (v.job).state = 'running' then
     update pullgate.job j set cancel_reason = (v.job).cancel_reason where j.id = job_id;
+    if current_setting('pullgate.notify', true) is distinct from 'off' then
+      perform pg_notify('pullgate_wake', 'cancel:' || job_id);
+    end if;
     return 'running';
   end if;
   perform pullgate.finish(v.job, 'cancelled');

@@ -101,14 +101,14 @@ begin
 end
 $$;
 
--- heartbeat for many: leases that are prolonged are renewed by one statement, the other jobs are looked at one by one.
+-- heartbeat for many: offers are accepted and leases that are prolonged are renewed by one statement, the other jobs are looked at one by one.
 create or replace function pullgate.heartbeats(
   p_ids bigint[],
   p_leases uuid[],
   p_lease_seconds integer[],
   p_progress text[]
 )
-returns table (status text, lease_ends_at timestamptz, cancel_reason text)
+returns table (status text, lease_ends_at timestamptz, cancel_reason text, lease_seconds integer)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -121,9 +121,10 @@ declare
   v_renewed bigint[];
   v_ends timestamptz[];
   v_reasons text[];
+  v_seconds integer[];
 begin
   if cardinality(p_ids) = 1 then
-    select h.* into status, lease_ends_at, cancel_reason
+    select h.* into status, lease_ends_at, cancel_reason, lease_seconds
       from pullgate.heartbeat(p_ids[1], p_leases[1], p_lease_seconds[1], p_progress[1]) h;
     return next;
     return;
@@ -131,35 +132,41 @@ begin
   perform pullgate.lock_jobs(p_ids);
   v_now := clock_timestamp();
   with asked as materialized (
-    select e.*, v_now + make_interval(secs => coalesce(e.lease_seconds, s.lease_seconds, 60)) as ends_at
+    select e.*, w.seconds, v_now + make_interval(secs => w.seconds) as ends_at
       from unnest(p_ids, p_leases, p_lease_seconds, p_progress) with ordinality
           as e (id, lease, lease_seconds, progress, position)
       join pullgate.job j on j.id = e.id
       left join pullgate.subscription s on s.id = j.subscription_id
+      cross join lateral (select coalesce(e.lease_seconds, s.lease_seconds, 60) as seconds) w
   ), renewed as (
     -- As in heartbeat.
-    update pullgate.job j set lease_ends_at = a.ends_at, progress = coalesce(a.progress, j.progress)
+    update pullgate.job j set
+        state = 'running', attempts = j.attempts + (j.unaccepted > 0)::integer, unaccepted = 0,
+        lease_ends_at = a.ends_at, lease_check_at = case j.state when 'offered' then a.ends_at else j.lease_check_at end,
+        progress = coalesce(a.progress, j.progress)
       from asked a
-      where j.id = a.id and j.lease = a.lease and j.settled is null and j.state = 'running'
+      where j.id = a.id and j.lease = a.lease and j.settled is null and j.state in ('offered', 'running')
         -- By id, not by the index of all that run.
         and coalesce(j.lease_check_at, 'infinity') <= a.ends_at
-      returning a.position, j.lease_ends_at, j.cancel_reason
+      returning a.position, a.seconds, j.lease_ends_at, j.cancel_reason
   )
-  select array_agg(r.position), array_agg(r.lease_ends_at), array_agg(r.cancel_reason)
-    into v_renewed, v_ends, v_reasons
+  select array_agg(r.position), array_agg(r.lease_ends_at), array_agg(r.cancel_reason), array_agg(r.seconds)
+    into v_renewed, v_ends, v_reasons, v_seconds
     from renewed r;
   return query
     with element as (
-      select e.*, r.ends_at, r.reason
+      select e.*, r.ends_at, r.reason, r.seconds
         from unnest(p_ids, p_leases, p_lease_seconds, p_progress) with ordinality
             as e (id, lease, lease_seconds, progress, position)
-        left join unnest(v_renewed, v_ends, v_reasons) as r (position, ends_at, reason) on r.position = e.position
+        left join unnest(v_renewed, v_ends, v_reasons, v_seconds) as r (position, ends_at, reason, seconds)
+          on r.position = e.position
     ), other as materialized (
       select r.position, h.*
         from (select * from element e where e.ends_at is null order by e.id, e.position) r
         cross join lateral pullgate.heartbeat(r.id, r.lease, r.lease_seconds, r.progress) h
     )
-    select coalesce(o.status, 'ok'), coalesce(e.ends_at, o.lease_ends_at), coalesce(e.reason, o.cancel_reason)
+    select coalesce(o.status, 'ok'), coalesce(e.ends_at, o.lease_ends_at), coalesce(e.reason, o.cancel_reason),
+        coalesce(e.seconds, o.lease_seconds)
       from element e
       left join other o on o.position = e.position
       order by e.position;

@@ -25,7 +25,8 @@ declare
 begin
   v := pullgate.lock_job(p_id, p_lease);
   if v.held then
-    perform pullgate.finish_all(array[p_id], 'succeeded', null, array[p_result]);
+    perform pullgate.finish_all(
+      array[p_id], 'succeeded', null, array[p_result], p_attempts => (v.job).attempts);
     status := 'ok';
   elsif p_lease is null and (v.finished).state = 'delivered' then
     perform pullgate.tell(v.finished, 'succeeded', p_result, null);
@@ -144,8 +145,8 @@ begin
 end
 $$;
 
--- Renews the lease, p_lease_seconds (default: the subscription's) from now, and tells of a cancel. Revives a job
--- that had gone back to ready or orphaned when its lease ended.
+-- Renews the lease, p_lease_seconds (default: the subscription's) from now, and tells of a cancel. Accepts an offer, also
+-- one that has ended; revives a job that had gone back to ready or orphaned when its lease ended.
 create or replace function pullgate.heartbeat(
   p_id bigint,
   p_lease uuid,
@@ -153,24 +154,30 @@ create or replace function pullgate.heartbeat(
   p_progress text,
   out status text,
   out lease_ends_at timestamptz,
-  out cancel_reason text
+  out cancel_reason text,
+  out lease_seconds integer
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   v record;
-  v_ends_at timestamptz := clock_timestamp() + make_interval(secs => coalesce(
+  v_seconds integer := coalesce(
     p_lease_seconds,
     (select s.lease_seconds from pullgate.job j join pullgate.subscription s on s.id = j.subscription_id
       where j.id = p_id),
-    60));
+    60);
+  v_ends_at timestamptz := clock_timestamp() + make_interval(secs => v_seconds);
 begin
   status := 'ok';
   heartbeat.lease_ends_at := v_ends_at;
-  -- Touches no indexed column, so the update stays heap-only, and reads no job spec.
-  update pullgate.job j set lease_ends_at = v_ends_at, progress = coalesce(p_progress, j.progress)
-    where j.id = p_id and j.lease = p_lease and j.settled is null and j.state = 'running'
+  heartbeat.lease_seconds := v_seconds;
+  -- Of a running job it changes no indexed column, so the update stays heap-only; and it reads no job spec.
+  update pullgate.job j set
+      state = 'running', attempts = j.attempts + (j.unaccepted > 0)::integer, unaccepted = 0,
+      lease_ends_at = v_ends_at, lease_check_at = case j.state when 'offered' then v_ends_at else j.lease_check_at end,
+      progress = coalesce(p_progress, j.progress)
+    where j.id = p_id and j.lease = p_lease and j.settled is null and j.state in ('offered', 'running')
       and j.lease_check_at <= v_ends_at
     returning j.cancel_reason into heartbeat.cancel_reason;
   if found then
@@ -180,11 +187,13 @@ begin
   if not v.held or p_lease is null then
     status := pullgate.refusal(v.job, v.finished);
     heartbeat.lease_ends_at := null;
+    heartbeat.lease_seconds := null;
     return;
   end if;
   heartbeat.cancel_reason := (v.job).cancel_reason;
   update pullgate.job j set
-      state = 'running', lease_ends_at = v_ends_at, lease_check_at = v_ends_at,
+      state = 'running', attempts = (v.job).attempts, unaccepted = 0,
+      lease_ends_at = v_ends_at, lease_check_at = v_ends_at,
       progress = coalesce(p_progress, j.progress)
     where j.id = p_id;
 end

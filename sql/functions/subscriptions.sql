@@ -7,7 +7,8 @@ create or replace function pullgate.subscribe(
   p_name text,
   p_ack text,
   p_lease_seconds integer,
-  p_max_parked integer
+  p_max_parked integer,
+  p_offer_seconds integer default null
 )
 returns setof pullgate.subscription
 language plpgsql volatile security definer
@@ -24,8 +25,8 @@ begin
     insert into pullgate.topic (id, name) values (pullgate.topic_id(v_topic), v_topic) on conflict do nothing;
   end loop;
   loop
-    insert into pullgate.subscription as s (name, topics, ack, lease_seconds, max_parked)
-      values (p_name, p_topics, p_ack, p_lease_seconds, p_max_parked)
+    insert into pullgate.subscription as s (name, topics, ack, lease_seconds, max_parked, offer_seconds)
+      values (p_name, p_topics, p_ack, p_lease_seconds, p_max_parked, p_offer_seconds)
       on conflict do nothing
       returning s.* into v_subscription;
     exit when found;
@@ -34,8 +35,8 @@ begin
   end loop;
   -- The order of the topics means nothing.
   if not (v_subscription.topics @> p_topics and v_subscription.topics <@ p_topics)
-    or (v_subscription.ack, v_subscription.lease_seconds, v_subscription.max_parked)
-      is distinct from (p_ack, p_lease_seconds, p_max_parked)
+    or (v_subscription.ack, v_subscription.lease_seconds, v_subscription.max_parked, v_subscription.offer_seconds)
+      is distinct from (p_ack, p_lease_seconds, p_max_parked, p_offer_seconds)
   then
     raise exception 'a subscription with this name has other settings'
       using errcode = 'PL009', hint = 'Use the same settings, another name, or end that subscription first.';
@@ -44,8 +45,8 @@ begin
 end
 $$;
 
--- Ends a subscription: no claim is made for it any more. With p_release its running jobs are given back as by
--- release; not those that are handed over with automatic acknowledgement at this moment, whose gateway knows whether
+-- Ends a subscription: no claim is made for it any more. With p_release its offered and running jobs are given back
+-- as by release; not those that are handed over with automatic acknowledgement at this moment, whose gateway knows whether
 -- an executor has them. False if it had ended already, null if it is unknown.
 create or replace function pullgate.unsubscribe(p_id uuid, p_release boolean)
 returns boolean
@@ -67,7 +68,8 @@ begin
   if p_release then
     for v_held in
       select j.id, j.lease from pullgate.job j
-        where j.lease_check_at is not null and j.subscription_id = p_id and j.state = 'running' and not j.auto_ack
+        where j.lease_check_at is not null and j.subscription_id = p_id and j.state in ('offered', 'running')
+          and not j.auto_ack
         order by j.id
     loop
       perform pullgate.settle_release(v_held.id, v_held.lease, null);
@@ -89,14 +91,16 @@ returns table (
   created_at timestamptz,
   last_pull_at timestamptz,
   ended_at timestamptz,
-  jobs_held integer
+  jobs_held integer,
+  offer_seconds integer
 )
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
   select s.id, s.name, s.topics, s.ack, s.lease_seconds, s.max_parked, s.created_at, s.last_pull_at, s.ended_at, (
       select count(*) from pullgate.job j
-        where j.lease_check_at is not null and j.subscription_id = s.id and j.state = 'running')::integer
+        where j.lease_check_at is not null and j.subscription_id = s.id
+          and j.state in ('offered', 'running'))::integer, s.offer_seconds
     from pullgate.subscription s
     where case when p_id is null then s.ended_at is null else s.id = p_id end
     order by s.created_at, s.id

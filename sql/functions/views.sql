@@ -67,6 +67,7 @@ create or replace view pullgate.topics as
   select t.name as topic, t.paused, t.max_attempts, t.on_lost,
       coalesce(sum(c.jobs) filter (where c.state = 'scheduled'), 0)::bigint as scheduled,
       coalesce(sum(c.jobs) filter (where c.state = 'ready'), 0)::bigint as ready,
+      coalesce(sum(c.jobs) filter (where c.state = 'offered'), 0)::bigint as offered,
       coalesce(sum(c.jobs) filter (where c.state = 'running'), 0)::bigint as running,
       coalesce(sum(c.jobs) filter (where c.state = 'delivered'), 0)::bigint as delivered,
       coalesce(sum(c.jobs) filter (where c.state = 'orphaned'), 0)::bigint as orphaned,
@@ -150,6 +151,7 @@ as $$
         when r.state = 'ready' and exists (select from pullgate.topic t where t.id = r.topic_id and t.paused)
           then 'topic-paused'
         when r.state = 'ready' then 'waiting-for-executor'
+        when r.state = 'offered' then 'waiting-for-acceptance'
         when r.state = 'orphaned' then 'waiting-for-decision'
       end
     from (

@@ -73,12 +73,16 @@ create table pullgate.subscription (
   -- Kept to the minute: a row written by every pull would be the hottest of the database.
   last_pull_at timestamptz,
   ended_at timestamptz,
+  -- Two-phase delivery: a claimed job is only offered for so long, until its executor accepts it. Null: off.
+  offer_seconds integer,
   constraint subscription_pkey primary key (id),
   constraint subscription_name check (length(name) between 1 and 200),
   constraint subscription_topics check (cardinality(topics) between 1 and 50),
   constraint subscription_ack check (ack in ('auto', 'explicit')),
   constraint subscription_lease_seconds check (lease_seconds between 10 and 43200),
-  constraint subscription_max_parked check (max_parked between 1 and 1000000)
+  constraint subscription_max_parked check (max_parked between 1 and 1000000),
+  constraint subscription_offer_seconds check (offer_seconds between 5 and 60),
+  constraint subscription_offer_ack check (offer_seconds is null or ack = 'explicit')
 );
 
 create unique index subscription_live_name on pullgate.subscription (name) where ended_at is null;
@@ -105,20 +109,29 @@ create table pullgate.job (
   expires_at timestamptz,
   lease uuid,
   subscription_id uuid,
+  -- Of the pull that it was handed to, if that had one: a digest of subscription and Idempotency-Key. Null unless it is held.
+  pull_key uuid,
   priority smallint not null default 0,
   attempts smallint not null default 0,
   max_attempts smallint not null default 5,
   deliveries smallint not null default 0,
+  -- Offers in a row that were not accepted, one that stands included. Above 0 the lease, while it counts, is that of an
+  -- offer, whose attempt is counted once it is accepted.
+  unaccepted smallint not null default 0,
   auto_ack boolean not null default false,
   -- The gateway that claimed it last, and which of its claim statements did: a random number. 0: nobody that is watched.
   gateway_id integer not null default 0,
   claim_id bigint not null default 0,
+  -- Handed out once more for its pull_key: what a gateway reports of an earlier hand-over does not count any more.
+  given_again boolean not null default false,
   -- Its publisher sends the wake itself: see the trigger job_inserted.
   announced boolean not null default false,
   state text not null,
   -- Held by its gateway: claimed, and no executor is known to have it. The one place that says which jobs are given
-  -- back when the gateway dies. A lease that was handed out runs to its end whatever becomes of the gateway.
-  unconfirmed boolean not null generated always as (auto_ack and state = 'running') stored,
+  -- back when the gateway dies: automatic acknowledgements that wait for their evidence, and offers, unless they were made
+  -- again by another hand. A lease that was handed out runs to its end whatever becomes of the gateway.
+  unconfirmed boolean not null generated always as (
+    auto_ack and state = 'running' or state = 'offered' and not given_again) stored,
   on_lost text not null default 'requeue',
   -- The verb that settled `lease`; null while the lease still counts, also after it ended.
   settled text,
@@ -131,7 +144,7 @@ create table pullgate.job (
   log jsonb not null default '[]',
   job_spec text not null,
   constraint job_pkey primary key (id),
-  constraint job_state check (state in ('scheduled', 'ready', 'running', 'delivered', 'orphaned')),
+  constraint job_state check (state in ('scheduled', 'ready', 'offered', 'running', 'delivered', 'orphaned')),
   constraint job_on_lost check (on_lost in ('requeue', 'orphan', 'fail')),
   constraint job_max_attempts check (max_attempts between 1 and 100),
   constraint job_dedupe_key check (length(dedupe_key) between 1 and 500),
@@ -155,6 +168,7 @@ create index job_expires on pullgate.job (expires_at) where expires_at is not nu
 create index job_orphaned on pullgate.job (topic_id) where state = 'orphaned';
 -- claimed_at, so that a look does not walk what was confirmed long ago: its entries stay while any transaction is open.
 create index job_unconfirmed on pullgate.job (gateway_id, claimed_at) where unconfirmed;
+create index job_pull_key on pullgate.job (pull_key) where pull_key is not null;
 create unique index job_dedupe_key on pullgate.job (topic_id, dedupe_key) where dedupe_key is not null;
 
 -- Finished jobs. day_slot is the day's number modulo 32: a day is dropped by truncating its slot, which needs no

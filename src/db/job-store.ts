@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { setImmediate as endOfTurn } from 'node:timers/promises'
 import type { Clock } from '../domain/clock.ts'
 import type { Held, JobStore, LaneMarks, Slot, UnheardClaim } from '../domain/ports.ts'
-import type { ClaimedJob, JobId, Lease, SubscriptionId } from '../domain/types.ts'
+import type { ClaimedJob, JobId, Lease } from '../domain/types.ts'
 import { coalesce } from './coalesce.ts'
 import { isUndone } from './database.ts'
 import type { Database, Statement } from './database.ts'
@@ -18,7 +18,7 @@ const statementJobsMax = 1_000
 const statements = {
   claim: {
     name: 'claim',
-    text: 'select * from pullgate.claim($1::bigint[], $2::uuid[], $3::integer[], $4::bigint[], $5::bigint[], $6, $7)',
+    text: 'select * from pullgate.claim($1::bigint[], $2::uuid[], $3::integer[], $4::bigint[], $5::bigint[], $6, $7, $8::uuid[])',
   },
   refresh: {
     name: 'refresh_claims',
@@ -26,7 +26,7 @@ const statements = {
   },
   claimDue: {
     name: 'claim_due',
-    text: `select * from pullgate.claim_due($1, $2, $3::bigint[], $4::uuid[], $5::integer[], $6::bigint[], $7::bigint[], $8, $9)`,
+    text: `select * from pullgate.claim_due($1, $2, $3::bigint[], $4::uuid[], $5::integer[], $6::bigint[], $7::bigint[], $8, $9, $10::uuid[])`,
   },
   giveBack: { name: 'give_back', text: 'select pullgate.give_back($1::bigint[], $2::uuid[]) as jobs' },
   confirm: { name: 'confirm', text: 'select pullgate.confirm($1::bigint[], $2::uuid[]) as jobs' },
@@ -49,13 +49,16 @@ type ClaimRow = {
   job_spec: string
 }
 
-function toJob(row: ClaimRow & { id: JobId }, topic: ClaimedJob['topic']): ClaimedJob {
+function toJob(row: ClaimRow & { id: JobId }, topic: ClaimedJob['topic'], slot: Slot): ClaimedJob {
+  const { offerSeconds } = slot.subscription
   return {
     id: row.id,
     topic,
     lease: row.lease,
     leaseSeconds: row.lease_seconds,
     leaseEndsAt: row.lease_ends_at,
+    holdSeconds: offerSeconds ?? row.lease_seconds,
+    offered: offerSeconds !== null,
     attempt: row.attempt,
     redelivered: row.redelivered,
     publishedAt: row.published_at,
@@ -98,25 +101,6 @@ export function createJobStore(database: Database, options: JobStoreOptions): Jo
     return rows[0]?.jobs ?? 0
   }
 
-  async function claimRows(
-    statement: Statement,
-    gateway: number,
-    subscriptions: readonly SubscriptionId[],
-    values: readonly unknown[],
-  ): Promise<ClaimRow[]> {
-    const claim = {
-      id: randomBytes(8).readBigInt64BE().toString(),
-      subscriptions,
-      sentAt: options.clock.now(),
-    }
-    try {
-      return await database.query<ClaimRow>(statement, [...values, gateway, claim.id])
-    } catch (error) {
-      if (!isUndone(error)) options.onUnheard(claim)
-      throw error
-    }
-  }
-
   /** A statement with the parameters of pullgate.claim after its `own`. `due` is the text of the note of that name. */
   async function runClaim(
     statement: Statement,
@@ -128,13 +112,28 @@ export function createJobStore(database: Database, options: JobStoreOptions): Jo
     )
     const gateway = options.gateway()
     const subscriptions = places.map(({ slot }) => slot.subscription.id)
-    const rows = await claimRows(statement, gateway, subscriptions, [
+    const claim = {
+      id: randomBytes(8).readBigInt64BE().toString(),
+      subscriptions,
+      sentAt: options.clock.now(),
+    }
+    const values = [
       ...own,
       places.map(({ topic }) => topic.id),
       subscriptions,
       places.map(({ slot }) => slot.jobs),
       ...ascending(items.map(({ marks }) => marks)),
-    ])
+      gateway,
+      claim.id,
+      places.some(({ slot }) => slot.key !== undefined) ? places.map(({ slot }) => slot.key ?? null) : null,
+    ]
+    let rows: ClaimRow[]
+    try {
+      rows = await database.query<ClaimRow>(statement, values)
+    } catch (error) {
+      if (!isUndone(error)) options.onUnheard(claim)
+      throw error
+    }
     const claims = items.map((): OpenClaim => ({ gateway, jobs: [], endedSlots: [], left: false }))
     let due: string | undefined
     for (const row of rows) {
@@ -147,7 +146,8 @@ export function createJobStore(database: Database, options: JobStoreOptions): Jo
       if (place === undefined || claim === undefined)
         throw new Error(`pullgate.${statement.name} returned slot ${row.slot} of ${places.length}`)
       const { id } = row
-      if (id !== null) claim.jobs.push({ slot: place.index, job: toJob({ ...row, id }, place.topic) })
+      if (id !== null)
+        claim.jobs.push({ slot: place.index, job: toJob({ ...row, id }, place.topic, place.slot) })
       else if (row.note === 'ended') claim.endedSlots.push(place.index)
       else claim.left = true
     }

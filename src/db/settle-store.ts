@@ -34,10 +34,15 @@ const statements = {
 } satisfies Record<string, Statement>
 
 type SettledRow = { status: SettleStatus; state: JobState | null; due_at?: Date | null }
-type HeartbeatRow = { status: SettleStatus; lease_ends_at: Date | null; cancel_reason: string | null }
+type HeartbeatRow = {
+  status: SettleStatus
+  lease_ends_at: Date | null
+  lease_seconds: number | null
+  cancel_reason: string | null
+}
 
 /** A job that somebody else has locked (pullgate.lock_jobs), or what Postgres has no place for, like U+0000 in a text. */
-const isOfOneItem = (error: unknown) =>
+export const isOfOneItem = (error: unknown): boolean =>
   error instanceof GatewayError &&
   (error.code !== 'database-unavailable' || sqlStateOf(error.cause) === '55P03')
 
@@ -73,7 +78,8 @@ export function createSettleStore(database: Database): SettleStore {
     release: (id, lease, delaySeconds) => settled(release([id, lease, delaySeconds])),
     async heartbeat(id, lease, leaseSeconds, progress) {
       const row = await heartbeat([id, lease, leaseSeconds, progress])
-      return { status: row.status, leaseEndsAt: row.lease_ends_at, cancelReason: row.cancel_reason }
+      const { status, lease_ends_at, lease_seconds, cancel_reason } = row
+      return { status, leaseEndsAt: lease_ends_at, leaseSeconds: lease_seconds, cancelReason: cancel_reason }
     },
     cancel: (id, reason) => changeState(statements.cancel, [id, reason]),
     retry: (id) => changeState(statements.retry, [id]),

@@ -12,7 +12,7 @@ const withTopicIds = (source: string) => `
   from ${source} s`
 
 const statements = {
-  create: { name: 'subscribe', text: withTopicIds('pullgate.subscribe($1::text[], $2, $3, $4, $5)') },
+  create: { name: 'subscribe', text: withTopicIds('pullgate.subscribe($1::text[], $2, $3, $4, $5, $6)') },
   read: { name: 'read_subscription', text: withTopicIds('pullgate.read_subscriptions($1)') },
   list: { name: 'read_subscriptions', text: withTopicIds('pullgate.read_subscriptions()') },
   end: { name: 'unsubscribe', text: 'select pullgate.unsubscribe($1, $2) as ended' },
@@ -26,6 +26,7 @@ type Row = {
   topic_ids: TopicId[]
   ack: 'auto' | 'explicit'
   lease_seconds: number
+  offer_seconds: number | null
   max_parked: number | null
   created_at: Date
   last_pull_at: Date | null
@@ -40,6 +41,7 @@ function toSubscription(row: Row): SubscriptionUse {
     topics: row.topics.map((name, position) => ({ name, id: row.topic_ids[position] ?? '' })),
     ack: row.ack,
     leaseSeconds: row.lease_seconds,
+    offerSeconds: row.offer_seconds,
     maxParked: row.max_parked,
     createdAt: row.created_at,
     lastPullAt: row.last_pull_at,
@@ -50,8 +52,9 @@ function toSubscription(row: Row): SubscriptionUse {
 
 export function createSubscriptionStore(database: Database): SubscriptionStore {
   return {
-    async create({ topics, name, ack, leaseSeconds, maxParked }) {
-      const [row] = await database.query<Row>(statements.create, [topics, name, ack, leaseSeconds, maxParked])
+    async create({ topics, name, ack, leaseSeconds, maxParked, offerSeconds }) {
+      const values = [topics, name, ack, leaseSeconds, maxParked, offerSeconds]
+      const [row] = await database.query<Row>(statements.create, values)
       if (row === undefined) throw new Error('pullgate.subscribe returned no row')
       return toSubscription(row)
     },

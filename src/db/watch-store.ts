@@ -39,12 +39,22 @@ export type DueRow = {
   expired: number
   leases_checked: number
   leases_lost: DueResult['leasesLost']
+  offers_ended: DueResult['offersEnded']
   more: boolean
   waited_ms: number
 }
 
-export function toDueResult({ leases_checked, leases_lost, waited_ms, ...row }: DueRow): DueResult {
-  return { ...row, leasesChecked: leases_checked, leasesLost: leases_lost, waitedMs: waited_ms }
+export function toDueResult({
+  leases_checked,
+  leases_lost,
+  offers_ended,
+  waited_ms,
+  ...row
+}: DueRow): DueResult {
+  return {
+    ...{ ...row, leasesChecked: leases_checked, leasesLost: leases_lost },
+    ...{ offersEnded: offers_ended, waitedMs: waited_ms },
+  }
 }
 
 export function createWatchStore(database: Database): WatchStore & Notifier {

@@ -72,7 +72,7 @@ export function createClaiming(options: {
       giveBack(claim.jobs, 'session lost')
       return { ...claim, jobs: [], left: true }
     }
-    held.add(fresh.map(({ job }) => job))
+    held.add(fresh.flatMap(({ slot, job }) => (slots[slot]?.subscription.ack === 'auto' ? [job] : [])))
     if (fresh === watched) return claim
     const byLease = new Map(fresh.map((each) => [each.job.lease, each]))
     const stale = watched.filter(({ job }) => !byLease.has(job.lease))

@@ -149,6 +149,7 @@ export function createDueWork({
           promoted: result.promoted,
           expired: result.expired,
           leasesLost: result.leasesLost,
+          offersEnded: result.offersEnded,
         })
         for (const ready of result.topics) if (ready !== served) dispatcher.kick(ready, 'due')
       }

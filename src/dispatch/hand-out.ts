@@ -36,12 +36,17 @@ export function reserve(topic: Queue, jobsMax: number, catchUp = false): Waiter[
   return reserved
 }
 
-/** Neighbours of the same subscription share a slot. */
+/** Whether a row that was claimed for the one is as good for the other. */
+function isAlike(one: Waiter, other: Waiter): boolean {
+  return one.subscription.id === other.subscription.id && one.key === other.key
+}
+
+/** Neighbours that are alike share a slot. */
 function groupBySlot(waiters: readonly Waiter[]): [Waiter, ...Waiter[]][] {
   const groups: [Waiter, ...Waiter[]][] = []
   for (const waiter of waiters) {
     const last = groups.at(-1)
-    if (last?.[0].subscription.id === waiter.subscription.id) last.push(waiter)
+    if (last !== undefined && isAlike(last[0], waiter)) last.push(waiter)
     else groups.push([waiter])
   }
   return groups
@@ -50,6 +55,7 @@ function groupBySlot(waiters: readonly Waiter[]): [Waiter, ...Waiter[]][] {
 export function toSlots(waiters: readonly Waiter[]): Slot[] {
   return groupBySlot(waiters).map((group) => ({
     subscription: group[0].subscription,
+    key: group[0].key,
     jobs: group.reduce((sum, { max }) => sum + max, 0),
   }))
 }
@@ -63,7 +69,8 @@ export type Assignment = {
 
 /**
  * Who gets which job. Sockets are asked once more, in the tick in which they will be written to: the job of a waiter
- * that died meanwhile goes to the next one of the same subscription, for whom its row is as good, else it is left over.
+ * that died meanwhile goes to the next one that is like it, of the same subscription and with the same key, if it had one,
+ * else it is left over.
  */
 export function assign(topic: Queue, reserved: readonly Waiter[], claim: Claim): Assignment {
   const groups = groupBySlot(reserved)
@@ -90,7 +97,7 @@ function substitute(topic: Queue, like: Waiter | undefined, canTake: (waiter: Wa
   if (like === undefined) return undefined
   for (const waiter of topic.waiters) {
     const free = waiter.reservedBy === undefined || waiter.reservedBy === topic.id
-    if (free && waiter.subscription.id === like.subscription.id && canTake(waiter)) return waiter
+    if (free && isAlike(waiter, like) && canTake(waiter)) return waiter
   }
   return undefined
 }

@@ -4,15 +4,15 @@ import type { Subscription } from '../domain/types.ts'
 
 /**
  * Whether others give back what was claimed for this subscription when the claiming gateway dies: job.unconfirmed in
- * the database. A lease with explicit acknowledgement runs to its end whatever becomes of the gateway.
+ * the database. A lease with explicit acknowledgement runs to its end whatever becomes of the gateway, an offer does not.
  */
 export function isWatched(subscription: Subscription): boolean {
-  return subscription.ack === 'auto'
+  return subscription.ack === 'auto' || subscription.offerSeconds !== null
 }
 
 /**
- * The watched jobs that are being handed out here, until the database has what became of them. Of what the database has
- * as unconfirmed under an id of this gateway, the others have reached nobody.
+ * The jobs with automatic acknowledgement that are being handed out here, until the database has what became of them. Of
+ * what the database has as unconfirmed under an id of this gateway, the others have reached nobody, offers apart.
  */
 export type HeldJobs = {
   add(jobs: readonly Held[]): void

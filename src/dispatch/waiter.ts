@@ -1,4 +1,4 @@
-import type { ClaimedJob, Subscription, TopicId } from '../domain/types.ts'
+import type { ClaimedJob, PullKey, Subscription, TopicId } from '../domain/types.ts'
 
 export type Answer =
   | { readonly kind: 'jobs'; readonly jobs: readonly ClaimedJob[]; readonly wokenAt: number }
@@ -17,6 +17,8 @@ export abstract class Waiter {
   readonly subscription: Subscription
   /** How many jobs it takes at most. */
   readonly max: number
+  /** Under which its jobs can be had again: it takes none that were claimed under another. */
+  readonly key: PullKey | undefined
   /** The topic whose claim counts on this waiter; another topic's claim leaves it alone meanwhile. */
   reservedBy: TopicId | undefined = undefined
   /** Topics that were woken while it was reserved elsewhere, and have not claimed for it since. */
@@ -31,9 +33,10 @@ export abstract class Waiter {
   /** Topics whose next short claim is the waiter's last; when none is left it is answered empty. */
   lastTries: Set<TopicId> | undefined = undefined
 
-  constructor(subscription: Subscription, max: number) {
+  constructor(subscription: Subscription, max: number, key?: PullKey) {
     this.subscription = subscription
     this.max = max
+    this.key = key
   }
 
   /** Whether an answer can still reach the client. Asked again right before jobs are handed out. */

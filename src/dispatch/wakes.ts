@@ -3,6 +3,7 @@ import type { ListenerLossCause } from '../domain/types.ts'
 import type { Arming } from './arming.ts'
 import type { Dispatcher } from './dispatcher.ts'
 import type { DueWork } from './due-work.ts'
+import type { HeldHeartbeats } from './held-heartbeats.ts'
 import type { Marks } from './marks.ts'
 import type { SubscriptionDirectory } from './subscription-directory.ts'
 
@@ -21,9 +22,10 @@ export function createWakes(options: {
   readonly directory: Pick<SubscriptionDirectory, 'forget' | 'forgetAll'>
   readonly arming: Pick<Arming, 'notified' | 'listening' | 'deaf'>
   readonly marks: Pick<Marks, 'forget'>
+  readonly heldHeartbeats: Pick<HeldHeartbeats, 'announced' | 'announcedAll'>
   readonly emit: Emit
 }): Wakes {
-  const { dispatcher, dueWork, directory, arming, marks, emit } = options
+  const { dispatcher, dueWork, directory, arming, marks, heldHeartbeats, emit } = options
   // Any role may NOTIFY anything: a payload is a hint from an unknown hand.
   function wake(payload: string): 'woke' | 'idle' | 'invalid' {
     const [, due, topic] = /^(due:)?(-?\d{1,20})$/.exec(payload) ?? []
@@ -33,6 +35,8 @@ export function createWakes(options: {
       dueWork.lookAhead()
       return 'woke'
     }
+    const [, cancelled] = /^cancel:(\d{1,19})$/.exec(payload) ?? []
+    if (cancelled !== undefined) return heldHeartbeats.announced(cancelled) ? 'woke' : 'idle'
     const [, ended] = /^ended:([0-9a-f-]{36})$/.exec(payload) ?? []
     if (ended === undefined) return 'invalid'
     directory.forget([ended])
@@ -47,6 +51,7 @@ export function createWakes(options: {
       directory.forgetAll()
       arming.listening()
       dispatcher.kickAll('resync')
+      heldHeartbeats.announcedAll()
       dueWork.lookAhead()
     },
     deaf(cause) {

@@ -13,6 +13,7 @@ export const errorTable = {
   'job-not-found': { status: 404, title: 'There is no such job', sqlState: 'PL006' },
   'route-not-found': { status: 404, title: 'There is nothing at this path' },
   'method-not-allowed': { status: 405, title: 'The path does not take this method' },
+  superseded: { status: 409, title: 'A newer request used the same key' },
   'lease-lost': { status: 409, title: 'The lease is stale' },
   'job-ended': { status: 409, title: 'The job has already ended', sqlState: 'PL007' },
   'dedupe-conflict': { status: 409, title: 'Another job holds the dedupe key', sqlState: 'PL008' },

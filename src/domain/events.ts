@@ -60,6 +60,7 @@ export type GatewayEvent =
       readonly promoted: number
       readonly expired: number
       readonly leasesLost: Readonly<Record<string, number>>
+      readonly offersEnded: Readonly<Record<string, number>>
     }
   | { readonly type: 'upkeep failed'; readonly task: string; readonly error: Error }
   | { readonly type: 'notification'; readonly result: 'woke' | 'idle' | 'invalid' }
@@ -73,6 +74,8 @@ export type GatewayEvent =
       readonly method: string
       readonly status: number
       readonly seconds: number
+      /** Its time is a wait, which is no latency. */
+      readonly held: boolean
       readonly id: string
     }
   | { readonly type: 'request failed'; readonly route: string; readonly id: string; readonly error: Error }

@@ -3,6 +3,7 @@
 export const jobStates = [
   'scheduled',
   'ready',
+  'offered',
   'running',
   'delivered',
   'orphaned',
@@ -14,7 +15,7 @@ export const jobStates = [
 
 export type JobState = (typeof jobStates)[number]
 
-/** What can happen to a job. `lost`: its lease ended, or its hand-over is in doubt. */
+/** What can happen to a job. `lost`: its lease or offer ended, or its hand-over is in doubt. A heartbeat accepts an offer. */
 export const jobEvents = [
   'due',
   'claim',
@@ -36,10 +37,11 @@ type Steps = Readonly<Record<JobState, Readonly<Partial<Record<JobEvent, readonl
 
 /**
  * The states that an event may lead to; an event that is not listed changes nothing. Where there are several, what
- * decides is: attempts left (`fail`, `lost`), on_lost (`lost`), an asked-for delay (`fail`, `release`), a cancel
- * that waits for the executor (`fail`, `release`, `lost`).
+ * decides is: whether the subscription has offerSeconds (`claim`), attempts left (`fail`, `lost`), offers left (`lost` of
+ * an offer), on_lost (`lost`), an asked-for delay (`fail`, `release`), a cancel that waits for the executor (`fail`,
+ * `release`, `lost`).
  *
- * A job that went back to `ready` or to `orphaned` because its lease ended still answers to that lease: hence
+ * A job that went back to `ready` or to `orphaned` because its lease or offer ended still answers to that lease: hence
  * `heartbeat`, `confirm`, `give back`, `complete`, `fail` and `release` there.
  */
 export const jobSteps: Steps = {
@@ -51,7 +53,7 @@ export const jobSteps: Steps = {
     cancel: ['cancelled'],
   },
   ready: {
-    claim: ['running'],
+    claim: ['offered', 'running'],
     'give back': ['ready'],
     confirm: ['delivered'],
     heartbeat: ['running'],
@@ -59,6 +61,15 @@ export const jobSteps: Steps = {
     fail: ['scheduled', 'failed'],
     release: ['scheduled'],
     expire: ['expired'],
+    cancel: ['cancelled'],
+  },
+  offered: {
+    'give back': ['ready'],
+    heartbeat: ['running'],
+    complete: ['succeeded'],
+    fail: ['scheduled', 'ready', 'failed'],
+    release: ['ready', 'scheduled'],
+    lost: ['ready', 'failed'],
     cancel: ['cancelled'],
   },
   running: {

@@ -3,6 +3,7 @@ import type {
   ClaimedJob,
   JobId,
   Lease,
+  PullKey,
   SettleStatus,
   Subscription,
   SubscriptionId,
@@ -11,8 +12,12 @@ import type {
 
 /** What the gateway needs of the database. src/db holds the real stores; tests of src/dispatch bring their own. */
 
-/** So many jobs for pulls of this subscription. */
-export type Slot = { readonly subscription: Subscription; readonly jobs: number }
+/** So many jobs for pulls of this subscription; with a key, for the one that has it. */
+export type Slot = {
+  readonly subscription: Subscription
+  readonly jobs: number
+  readonly key?: PullKey | undefined
+}
 
 /** Where claims of some lanes begin (sql/functions/marks.sql): parallel lists, decimal texts. */
 export type LaneMarks = { readonly lanes: readonly string[]; readonly marks: readonly string[] }
@@ -50,6 +55,7 @@ export type DueResult = {
   /** Leases looked at, renewed ones included. */
   readonly leasesChecked: number
   readonly leasesLost: Readonly<Record<string, number>>
+  readonly offersEnded: Readonly<Record<string, number>>
   readonly more: boolean
   /** How long the statement waited for an instant that was close. */
   readonly waitedMs: number
@@ -131,6 +137,12 @@ export type GatewayStore = {
   giveBackUnheard(claims: readonly UnheardClaim[], seconds: number): Promise<number>
 }
 
+/** Pulls that come again with their key (sql/functions/give-again.sql). */
+export type ReplayStore = {
+  /** At most `max` of the jobs that an earlier pull with the key was handed and still holds. */
+  giveAgain(key: PullKey, subscription: Subscription, max: number): Promise<readonly ClaimedJob[]>
+}
+
 /** What a gateway asks and says without claiming anything (sql/functions/look.sql, due.sql, marks.sql, wake.sql). */
 export type WatchStore = {
   runDue(limit: number, dueAfter: string | null): Promise<DueResult>
@@ -153,6 +165,14 @@ export type Settled = {
   readonly dueAt: Date | null
 }
 
+/** What a heartbeat was answered; nulls unless the lease is good, `cancelReason` also without a cancel. */
+export type Beat = {
+  readonly status: SettleStatus
+  readonly leaseEndsAt: Date | null
+  readonly leaseSeconds: number | null
+  readonly cancelReason: string | null
+}
+
 export type SettleStore = {
   /** `result` is JSON text. Without a lease it counts for a job whose acknowledgement was automatic. */
   complete(id: JobId, lease: Lease | null, result: string | null): Promise<Settled>
@@ -165,19 +185,17 @@ export type SettleStore = {
   ): Promise<Settled>
   release(id: JobId, lease: Lease, delaySeconds: number | null): Promise<Settled>
   /** `progress` is JSON text; null keeps the last one. */
-  heartbeat(
-    id: JobId,
-    lease: Lease,
-    leaseSeconds: number | null,
-    progress: string | null,
-  ): Promise<{ status: SettleStatus; leaseEndsAt: Date | null; cancelReason: string | null }>
+  heartbeat(id: JobId, lease: Lease, leaseSeconds: number | null, progress: string | null): Promise<Beat>
   cancel(id: JobId, reason: string | null): Promise<JobState>
   retry(id: JobId): Promise<JobState>
 }
 
 export type SubscriptionUse = Subscription & { readonly jobsHeld: number }
 
-export type SubscriptionSettings = Pick<Subscription, 'name' | 'ack' | 'leaseSeconds' | 'maxParked'> & {
+export type SubscriptionSettings = Pick<
+  Subscription,
+  'name' | 'ack' | 'leaseSeconds' | 'offerSeconds' | 'maxParked'
+> & {
   readonly topics: readonly string[]
 }
 

@@ -3,6 +3,8 @@
 export type TopicId = string & { readonly brand?: 'topic' }
 export type JobId = string & { readonly brand?: 'job' }
 export type SubscriptionId = string & { readonly brand?: 'subscription' }
+/** A digest of a subscription and of the Idempotency-Key of a pull. */
+export type PullKey = string & { readonly brand?: 'pull key' }
 export type Lease = string & { readonly brand?: 'lease' }
 
 /** Immutable; only `endedAt` is ever set, once. */
@@ -12,6 +14,8 @@ export type Subscription = {
   readonly topics: readonly { readonly id: TopicId; readonly name: string }[]
   readonly ack: 'auto' | 'explicit'
   readonly leaseSeconds: number
+  /** How long a claimed job is only offered; null: it runs at once. Only with explicit acknowledgement. */
+  readonly offerSeconds: number | null
   readonly maxParked: number | null
   readonly createdAt: Date
   readonly lastPullAt: Date | null
@@ -24,6 +28,10 @@ export type ClaimedJob = {
   readonly lease: Lease
   readonly leaseSeconds: number
   readonly leaseEndsAt: Date
+  /** How long the hold lasted when this was read: that of an offer until it is accepted, else the lease. */
+  readonly holdSeconds: number
+  /** It is only offered: its hold, until then, is no lease yet. */
+  readonly offered: boolean
   readonly attempt: number
   readonly redelivered: boolean
   readonly publishedAt: Date
@@ -59,7 +67,16 @@ export type WakeCause = (typeof wakeCauses)[number]
 export const returnReasons = ['gateway died', 'session lost', 'answer late', 'answer lost'] as const
 export type ReturnReason = (typeof returnReasons)[number]
 
-export const pullOutcomes = ['jobs', 'empty', 'aborted', 'ended', 'rejected', 'draining', 'error'] as const
+export const pullOutcomes = [
+  'jobs',
+  'empty',
+  'aborted',
+  'superseded',
+  'ended',
+  'rejected',
+  'draining',
+  'error',
+] as const
 export type PullOutcome = (typeof pullOutcomes)[number]
 
 export type SettleVerb = 'complete' | 'fail' | 'release'

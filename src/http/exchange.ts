@@ -28,6 +28,11 @@ export function headerOf({ headers }: IncomingMessage, name: string): string | u
   return typeof value === 'string' ? value : undefined
 }
 
+/** Whether its end has been, or is about to be told: nobody hears of it who begins to listen now. */
+export function isOver(exchange: Exchange): boolean {
+  return exchange.destroyed || exchange.req.socket.destroyed
+}
+
 /** Whether nothing was sent yet and it could still be. */
 export function isOpen(exchange: Exchange): boolean {
   return !exchange.headersSent && !exchange.destroyed

@@ -82,7 +82,7 @@ export function createHandOver(options: {
       underWay += 1
       // Once the hold has ended, another executor gets what a slow reader is still being sent: an answer that was cut
       // off is run by nobody.
-      const writeMs = ack === 'auto' ? autoWriteMs : 1000 * Math.min(...jobs.map((job) => job.leaseSeconds))
+      const writeMs = ack === 'auto' ? autoWriteMs : 1000 * Math.min(...jobs.map((job) => job.holdSeconds))
       const late = clock.after(writeMs, () => socket.destroy())
       const broken = () => {
         late.cancel()

@@ -43,7 +43,11 @@ export function openApi(routes: readonly Route[], version: string): JsonSchema {
       ...paths[route.path],
       [route.method]: {
         summary: route.summary,
-        parameters: [...pathParameters(route.path), ...queryParameters(schemaOf(route.query, 'output'))],
+        parameters: [
+          ...pathParameters(route.path),
+          ...parametersOf('query', schemaOf(route.query, 'output')),
+          ...(route.headers === undefined ? [] : parametersOf('header', schemaOf(route.headers, 'output'))),
+        ],
         ...(route.body === undefined
           ? {}
           : { requestBody: { required: !route.bodyOptional, content: content(route.body, 'input') } }),
@@ -92,7 +96,7 @@ function pathParameters(path: string): JsonSchema[] {
   }))
 }
 
-function queryParameters(schema: JsonSchema): JsonSchema[] {
+function parametersOf(place: 'query' | 'header', schema: JsonSchema): JsonSchema[] {
   const properties = (schema.properties ?? {}) as Record<string, JsonSchema>
-  return Object.entries(properties).map(([name, property]) => ({ name, in: 'query', schema: property }))
+  return Object.entries(properties).map(([name, property]) => ({ name, in: place, schema: property }))
 }

@@ -38,6 +38,8 @@ export type Route = {
   readonly hot: boolean
   readonly summary: string
   readonly query: Schema
+  /** Headers that the route reads, for their description. */
+  readonly headers?: Schema | undefined
   readonly body?: Schema | undefined
   /** The body may be left out; then the schema's defaults count. */
   readonly bodyOptional: boolean
@@ -59,6 +61,7 @@ type Definition<Query extends Schema, Body extends Schema | undefined> = {
   readonly hot?: boolean
   readonly summary: string
   readonly query: Query
+  readonly headers?: Schema
   readonly body?: Body
   readonly bodyOptional?: boolean
   readonly responses: Route['responses']

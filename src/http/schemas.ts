@@ -24,6 +24,12 @@ const topicName = z
   .meta({ id: 'TopicName', examples: ['jobs_myapp_prod'] })
 const seconds = z.number().min(0).max(31_536_000)
 const leaseSeconds = z.int().min(10).max(43_200)
+const offerSeconds = z
+  .int()
+  .min(5)
+  .max(60)
+  .nullable()
+  .describe('A job is only offered for so long, until its first heartbeat accepts it; null: it runs at once')
 const time = z.iso.datetime({ offset: true })
 const lease = z.guid().describe('The token that came with the job; it fences every later word about it')
 const anyJson = z.unknown().describe('Any JSON; kept as it is, digit for digit')
@@ -40,6 +46,7 @@ export const subscribeBody = z
     ack: z.enum(['auto', 'explicit']).default('auto'),
     name: z.string().min(1).max(200).optional(),
     leaseSeconds: leaseSeconds.default(60),
+    offerSeconds: offerSeconds.optional(),
     maxParked: z.int().min(1).max(1_000_000).optional(),
   })
   .superRefine((body, context) => {
@@ -47,6 +54,10 @@ export const subscribeBody = z
       context.addIssue({ code: 'custom', path: ['topic'], message: 'give either topic or topics' })
     } else if (body.topics !== undefined && new Set(body.topics).size < body.topics.length) {
       context.addIssue({ code: 'custom', path: ['topics'], message: 'names a topic twice' })
+    }
+    if (typeof body.offerSeconds === 'number' && body.ack !== 'explicit') {
+      const message = 'needs "ack": "explicit": an offer is accepted by a heartbeat with its lease'
+      context.addIssue({ code: 'custom', path: ['offerSeconds'], message })
     }
   })
   .meta({ id: 'SubscribeRequest' })
@@ -58,6 +69,7 @@ export const subscriptionAnswer = z
     ack: z.enum(['auto', 'explicit']),
     name: z.string().nullable(),
     leaseSeconds,
+    offerSeconds,
     maxParked: z.int().nullable().describe('Parked pulls per gateway; null: no limit'),
     createdAt: time,
   })
@@ -82,6 +94,22 @@ export const pullQuery = z.strictObject({
     .optional()
     .describe('Seconds; more than the gateway allows counts as its maximum'),
   max: queryNumber(1, 100).optional().describe('A batch of at most so many jobs'),
+})
+
+const preferHeader = z
+  .string()
+  .optional()
+  .describe('wait=N: held for at most N seconds (RFC 7240); ?wait, where there is one, beats it')
+export const waitHeaders = z.object({ Prefer: preferHeader })
+export const pullHeaders = z.object({
+  Prefer: preferHeader,
+  'Idempotency-Key': z
+    .string()
+    .regex(/^[\x21-\x7e]{1,255}$/)
+    .optional()
+    .describe(
+      'The same key again gives again what an earlier pull with it was handed. Needs explicit acknowledgement',
+    ),
 })
 
 export const completeBody = z
@@ -130,6 +158,11 @@ const pulledJobShape = {
   lease: lease.optional().describe('With explicit acknowledgement'),
   leaseSeconds: leaseSeconds.optional(),
   leaseExpiresAt: time.optional(),
+  acceptBy: time
+    .optional()
+    .describe(
+      'With offerSeconds: it is only offered until then; a heartbeat accepts it. Do not start before',
+    ),
 }
 export const pulledJob = z.object(pulledJobShape).meta({ id: 'PulledJob' })
 const settledShape = {
@@ -164,7 +197,8 @@ export const jobDetail = z
       .string()
       .nullable()
       .describe(
-        'Why it is not running: not-due, retry-later, topic-paused, waiting-for-executor, waiting-for-decision',
+        'Why it is not running: not-due, retry-later, topic-paused, waiting-for-executor, waiting-for-acceptance, ' +
+          'waiting-for-decision',
       ),
     priority: z.int(),
     attempts: z.int(),
@@ -213,10 +247,17 @@ export const topicAnswer = z
     paused: z.boolean(),
     maxAttempts: z.int(),
     onLost: z.enum(['requeue', 'orphan', 'fail']),
-    jobs: z.object({ scheduled: count, ready: count, running: count, delivered: count, orphaned: count }),
+    jobs: z.object({
+      scheduled: count,
+      ready: count,
+      offered: count,
+      running: count,
+      delivered: count,
+      orphaned: count,
+    }),
     oldestReadySeconds: z.number().nullable(),
     parked: z.int().describe('Pulls parked on the gateway that answers'),
-    desiredExecutors: z.int().describe('ready + running: a target for an autoscaler'),
+    desiredExecutors: z.int().describe('ready + offered + running: a target for an autoscaler'),
   })
   .meta({ id: 'Topic' })
 export const topicList = z

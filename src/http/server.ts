@@ -93,10 +93,19 @@ function forAll(
       } else serve(exchange)
     },
     closed(exchange) {
-      const { req, route, statusCode: status, arrivedAt } = exchange
+      const { req, route, statusCode: status, arrivedAt, held } = exchange
       const seconds = (clock.now() - arrivedAt) / 1000
-      emit({ type: 'request', route, method: req.method ?? '', status, seconds, id: idOf(exchange) })
-      exchange.held?.closed()
+      const isHeld = held !== undefined
+      emit({
+        type: 'request',
+        route,
+        method: req.method ?? '',
+        status,
+        seconds,
+        held: isHeld,
+        id: idOf(exchange),
+      })
+      held?.closed()
     },
   }
 }

@@ -1,7 +1,8 @@
 import type { Clock } from '../domain/clock.ts'
 import type { Emit } from '../domain/events.ts'
-import type { QueueStore, SettleStore, SubscriptionStore, TopicCounts } from '../domain/ports.ts'
+import type { QueueStore, ReplayStore, SettleStore, SubscriptionStore, TopicCounts } from '../domain/ports.ts'
 import type { Dispatcher } from '../dispatch/dispatcher.ts'
+import type { HeldHeartbeats } from '../dispatch/held-heartbeats.ts'
 import type { SubscriptionDirectory } from '../dispatch/subscription-directory.ts'
 import type { HandOver } from './hand-over.ts'
 import type { WaitLimits } from './wait.ts'
@@ -11,11 +12,13 @@ export type Services = {
   readonly settles: SettleStore
   readonly subscriptions: SubscriptionStore
   readonly queue: QueueStore
+  readonly replays: ReplayStore
   /** The last count of all topics, as the metrics show it. */
   readonly queueCounts: () =>
     { readonly takenAt: Date; readonly counts: (topic: string) => TopicCounts } | undefined
   readonly directory: SubscriptionDirectory
   readonly dispatcher: Dispatcher
+  readonly heldHeartbeats: HeldHeartbeats
   readonly handOver: HandOver
   readonly clock: Clock
   readonly emit: Emit

@@ -50,7 +50,10 @@ function levelOf(event: GatewayEvent): Level | undefined {
       // Once per pull, at its end; the many empty ones only when asked for.
       return event.outcome === 'empty' || event.outcome === 'jobs' ? 'debug' : 'info'
     case 'due':
-      return event.promoted + event.expired + Object.keys(event.leasesLost).length > 0 ? 'debug' : undefined
+      return event.promoted + event.expired > 0 ||
+        Object.keys({ ...event.leasesLost, ...event.offersEnded }).length > 0
+        ? 'debug'
+        : undefined
     case 'delivery':
       return event.outcome === 'confirmed' ? 'debug' : 'info'
     case 'request':

@@ -109,6 +109,11 @@ export function createMetrics(sources: MetricSources): Metrics {
   const leasesLost = counter('leases_lost_total', 'Leases that ended unsettled, by what became of the job', [
     'state',
   ])
+  const offersEnded = counter(
+    'offers_ended_total',
+    'Offers that ended unaccepted, by what became of the job',
+    ['state'],
+  )
   const notifications = counter('notifications_total', 'Notifications by what they did', ['result'])
   const reconnects = counter('listener_losses_total', 'Losses of the listening session', ['cause'])
   const roundTrip = histogram(
@@ -138,6 +143,7 @@ export function createMetrics(sources: MetricSources): Metrics {
     for (const verb of ['complete', 'fail', 'release']) settles.inc({ verb, status }, 0)
   }
   for (const state of ['ready', 'orphaned', 'failed', 'cancelled']) leasesLost.inc({ state }, 0)
+  for (const state of ['ready', 'failed']) offersEnded.inc({ state }, 0)
   for (const result of ['woke', 'idle', 'invalid']) notifications.inc({ result }, 0)
   for (const task of [
     ...['backstop', 'due', 'fence', 'arming', 'polling', 'marks'],
@@ -253,6 +259,7 @@ export function createMetrics(sources: MetricSources): Metrics {
         promoted.inc({}, event.promoted)
         expired.inc({}, event.expired)
         for (const [state, jobs] of Object.entries(event.leasesLost)) leasesLost.inc({ state }, jobs)
+        for (const [state, jobs] of Object.entries(event.offersEnded)) offersEnded.inc({ state }, jobs)
         return
       case 'notification':
         return notifications.inc({ result: event.result })
@@ -268,8 +275,8 @@ export function createMetrics(sources: MetricSources): Metrics {
         return upkeepErrors.inc({ task: event.task })
       case 'request':
         requests.inc({ route: event.route, method: event.method, code: String(event.status) })
-        // A pull's time is its wait, which is no latency.
-        if (event.route !== '/subscriptions/{id}' || event.method !== 'PATCH') {
+        // A pull that was not even held says nothing of the others either.
+        if (!event.held && (event.route !== '/subscriptions/{id}' || event.method !== 'PATCH')) {
           requestSeconds.observe({ route: event.route }, event.seconds)
         }
         return

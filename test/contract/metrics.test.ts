@@ -14,7 +14,7 @@ const read = (path: string) => readFileSync(new URL(path, root), 'utf8')
 type Metric = { readonly type: string; readonly labels: readonly string[] }
 
 const topics = ['jobs_a', 'jobs_b']
-const liveStates = ['ready', 'scheduled', 'running', 'delivered', 'orphaned']
+const liveStates = ['ready', 'scheduled', 'offered', 'running', 'delivered', 'orphaned']
 
 function createRegistry(): Metrics {
   return createMetrics({
@@ -72,7 +72,10 @@ function sampleEvents(): GatewayEvent[] {
       { type: 'heartbeat', status },
     ]),
     { type: 'published', jobs: 1 },
-    { type: 'due', promoted: 1, expired: 1, leasesLost: { ready: 1, orphaned: 1, failed: 1, cancelled: 1 } },
+    {
+      ...{ type: 'due', promoted: 1, expired: 1, offersEnded: { ready: 1, failed: 1 } },
+      leasesLost: { ready: 1, orphaned: 1, failed: 1, cancelled: 1 },
+    },
     ...(['woke', 'idle', 'invalid'] as const).map((result): GatewayEvent => ({
       type: 'notification',
       result,
@@ -85,7 +88,10 @@ function sampleEvents(): GatewayEvent[] {
     { type: 'listener heartbeat', seconds: 0.01 },
     { type: 'database error', sqlState: '57P01', error },
     { type: 'upkeep failed', task: 'backstop', error },
-    { type: 'request', route: '/jobs/{id}', method: 'GET', status: 200, seconds: 0.01, id: 'r' },
+    ...[true, false].map((held): GatewayEvent => ({
+      ...{ type: 'request', route: '/jobs/{id}', method: 'GET', status: 200, seconds: 0.01 },
+      ...{ held, id: 'r' },
+    })),
   ]
 }
 

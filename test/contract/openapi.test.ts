@@ -115,24 +115,14 @@ describe.each(routes.map((route) => ({ route, name: `${route.method} ${route.pat
       expect(named.map(({ name }) => name)).toEqual(inPath)
       for (const { required } of named) expect(required).toBe(true)
       for (const parameter of operation.parameters) {
-        expect(['path', 'query']).toContain(parameter.in)
+        expect(['path', 'query', 'header']).toContain(parameter.in)
         expect(Object.keys(parameter.schema as object)).not.toEqual([])
       }
     })
 
     test('takes only fields that it knows, and none of a later version', () => {
       const later = [
-        ...[
-          'offerSeconds',
-          'labels',
-          'group',
-          'concurrencyKey',
-          'tenant',
-          'fairnessKey',
-          'dependsOn',
-          'webhook',
-          'schedule',
-        ],
+        ...['labels', 'group', 'concurrencyKey', 'tenant', 'fairnessKey', 'dependsOn', 'webhook', 'schedule'],
         ...['spec', 'state', 'limit', 'cursor', 'from', 'to', 'paused', 'maxRunning'],
       ]
       const body = bodyOf(operation)

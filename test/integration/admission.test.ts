@@ -60,7 +60,13 @@ test('the same name is the same subscription on every gateway, with other settin
   expect(await other.subscribe('named', settings)).toBe(id)
   const anonymous = [await gateway.subscribe('named'), await gateway.subscribe('named')]
   expect(new Set([id, ...anonymous]).size).toBe(3)
-  for (const change of [{ leaseSeconds: 60 }, { ack: 'auto' }, { maxParked: 8 }, { topic: 'named-other' }]) {
+  for (const change of [
+    { leaseSeconds: 60 },
+    { ack: 'auto' },
+    { offerSeconds: 9 },
+    { maxParked: 8 },
+    { topic: 'named-other' },
+  ]) {
     const json = { topic: 'named', ack: 'explicit', ...settings, ...change }
     expectProblem(await gateway.request('POST', '/subscriptions', { json }), 409, 'subscription-conflict')
   }
@@ -76,7 +82,14 @@ test('the effective settings come back, defaults included, with and without the 
     expect(answer.status).toBe(200)
     expect(answer.body).toEqual({
       id: expect.stringMatching(/^[0-9a-f-]{36}$/) as string,
-      ...{ topics: ['defaults'], ack: 'auto', name: null, leaseSeconds: 60, maxParked: null },
+      ...{
+        topics: ['defaults'],
+        ack: 'auto',
+        name: null,
+        leaseSeconds: 60,
+        offerSeconds: null,
+        maxParked: null,
+      },
       createdAt: expect.stringMatching(/^\d{4}-\d\d-\d\dT.*Z$/) as string,
     })
   }

@@ -40,6 +40,7 @@ describe('claim_due', () => {
       promoted: 2,
       leases_checked: 1,
       leases_lost: { orphaned: 1 },
+      offers_ended: {},
       expired: 1,
       more: false,
       waited_ms: 0,

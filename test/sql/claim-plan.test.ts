@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import type pg from 'pg'
 import { beforeAll, describe, expect, test } from 'vitest'
 import { useDatabase } from '../support/database.ts'
@@ -16,6 +17,16 @@ const sorted = /Sort Key: .*(seq|due_at|lease_check_at|expires_at)/
 let subscription = ''
 async function exercise(session: pg.Client): Promise<void> {
   await claim(session, 'plan', subscription, 3)
+  const key = randomUUID()
+  await rows(
+    session,
+    `select * from pullgate.claim(array[pullgate.topic_id($1)], array[$2::uuid], '{2}', '{}', '{}', p_keys => array[$3::uuid])`,
+    ['plan', subscription, key],
+  )
+  await rows(session, `select * from pullgate.give_again(array[$1::uuid, $2::uuid], '{5,5}')`, [
+    key,
+    randomUUID(),
+  ])
   await runDue(session, 100)
   await claimDue(session, 'plan', subscription)
   await rows(
@@ -75,8 +86,8 @@ describe.each([
     expect(plans.length).toBeGreaterThan(8)
     for (const plan of plans) {
       expect(plan).not.toMatch(/Seq Scan on (pullgate\.)?job\b/)
-      // By bitmap only for ids that are known.
-      expect(plan).not.toMatch(/Bitmap Index Scan on job_(?!pkey)/)
+      // By bitmap only for ids and keys that are known.
+      expect(plan).not.toMatch(/Bitmap Index Scan on job_(?!pkey|pull_key)/)
     }
   })
   test('a claim picks by job_ready, in its order, and updates by job_pkey', () => {
@@ -86,6 +97,14 @@ describe.each([
     const take = about('update pullgate.job j set', 'gen_random_uuid')
     expect(take).toMatch(/Index Scan using job_pkey on job/)
     expect(take).not.toMatch(/Hash Join|Merge Join/)
+  })
+  test('what a key was handed is found by job_pull_key', () => {
+    expect(about('j.pull_key = k.key', 'order by j.claimed_at')).toMatch(
+      /Index Scan using job_pull_key on job/,
+    )
+    expect(about('given_again = true')).toMatch(
+      /Bitmap Index Scan on job_(pkey|pull_key)|Index Scan using job_(pkey|pull_key) on job/,
+    )
   })
   test('what is due is found by its own index, in its order', () => {
     const promote = about('update pullgate.job j set state')

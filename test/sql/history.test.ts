@@ -48,7 +48,10 @@ describe('a finished job', () => {
     await complete(one, job, '{"ok":  true}')
     const { seq, live: _, announced, lease_ends_at, lease_check_at, ...others } = live
     // Of use to its gateway while the job is live.
-    const { gateway_id, claim_id, unconfirmed, ...kept } = others
+    const { gateway_id, claim_id, unconfirmed, ...rest } = others
+    // Of how it is held.
+    const { unaccepted, pull_key, given_again, ...kept } = rest
+    expect([unaccepted, pull_key, given_again]).toEqual([0, null, false])
     const left = [seq, announced, lease_ends_at, lease_check_at, gateway_id, claim_id, unconfirmed]
     expect(left.every((column) => column !== null)).toBe(true)
     const finished = await readJob(one, job.id)

@@ -41,6 +41,14 @@ async function running(options: PublishOptions & SubscribeOptions = {}): Promise
   const topic = `state_${++count}`
   return { ...(await runningJob(session, topic, options)), topic }
 }
+const offered = (options: PublishOptions = {}) => running({ ...options, offer: 15 })
+/** As if 19 offers before this one had not been accepted. */
+const unacceptedBefore = async (job: Job) =>
+  rows(session, 'update pullgate.job set unaccepted = 20, deliveries = 20 where id = $1', [job.id])
+const endOffer = async (job: Job) => {
+  await endLease(session, job.id)
+  await runDue(session)
+}
 const byId = (verb: string) => async (job: Job) => {
   const failArguments = verb === 'fail' ? `, 'broke'` : ''
   await rows(session, `select pullgate.${verb}($1${failArguments})`, [job.id])
@@ -74,9 +82,15 @@ const makers: Record<JobState, (() => Promise<Job>)[]> = {
     () => published(),
     () => after(running({ ack: 'auto' }), doubt),
     () => after(running({ max_attempts: 2 }), doubt),
+    () => after(offered(), endOffer),
     () => after(running(), (job) => release(session, job)),
     () => after(running(), (job) => byLease(session, 'give_back', [job])),
   ],
+  offered: (['requeue', 'orphan', 'fail'] as const).flatMap((on_lost) => [
+    () => offered({ on_lost }),
+    () => offered({ on_lost, max_attempts: 1 }),
+    () => after(offered({ on_lost }), unacceptedBefore),
+  ]),
   running: (['requeue', 'orphan', 'fail'] as const).flatMap((on_lost) =>
     (['auto', 'explicit'] as const).flatMap((ack) => [
       () => running({ on_lost, ack }),
@@ -116,7 +130,10 @@ const drivers: Record<JobEvent, ((job: Job) => Promise<unknown>)[]> = {
       await runDue(session)
     },
   ],
-  claim: [async (job) => claim(session, job.topic, await subscribe(session, job.topic), 5)],
+  claim: [
+    async (job) => claim(session, job.topic, await subscribe(session, job.topic), 5),
+    async (job) => claim(session, job.topic, await subscribe(session, job.topic, { offer: 5 }), 5),
+  ],
   'give back': [(job) => byLease(session, 'give_back', [job])],
   confirm: [confirm],
   heartbeat: [(job) => heartbeat(session, job), (job) => heartbeat(session, job, 10)],
@@ -140,7 +157,7 @@ const drivers: Record<JobEvent, ((job: Job) => Promise<unknown>)[]> = {
   lost: [
     doubt,
     async (job) => {
-      if ((await stateOf(session, job.id)) === 'running') await endLease(session, job.id)
+      if (/running|offered/.test(String(await stateOf(session, job.id)))) await endLease(session, job.id)
       await runDue(session)
     },
   ],

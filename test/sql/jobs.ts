@@ -52,20 +52,23 @@ export type SubscribeOptions = {
   ack?: 'auto' | 'explicit'
   lease?: number
   maxParked?: number
+  /** Two-phase delivery: claims only offer. */
+  offer?: number
 }
 
 export async function subscribe(
   runner: Runner,
   topics: string | string[],
-  { name, ack = 'explicit', lease = 60, maxParked }: SubscribeOptions = {},
+  { name, ack = 'explicit', lease = 60, maxParked, offer }: SubscribeOptions = {},
 ): Promise<string> {
   const list = typeof topics === 'string' ? [topics] : topics
-  return value(runner, 'select id from pullgate.subscribe($1, $2, $3, $4, $5)', [
+  return value(runner, 'select id from pullgate.subscribe($1, $2, $3, $4, $5, $6)', [
     list,
     name,
     ack,
     lease,
     maxParked,
+    offer,
   ])
 }
 
@@ -114,14 +117,14 @@ export async function claimOne(runner: Runner, topic: string, subscription: stri
   return { ...job, id: job.id }
 }
 
-/** A fresh topic's job, claimed. */
+/** A fresh topic's job, claimed; with `offer` it is offered. */
 export async function runningJob(
   runner: Runner,
   topic: string,
   options: PublishOptions & SubscribeOptions = {},
 ): Promise<Claimed & Held> {
-  const { name, ack, lease, maxParked, ...publishOptions } = options
-  const subscribeOptions = Object.entries({ name, ack, lease, maxParked }).filter(
+  const { name, ack, lease, maxParked, offer, ...publishOptions } = options
+  const subscribeOptions = Object.entries({ name, ack, lease, maxParked, offer }).filter(
     ([, set]) => set !== undefined,
   )
   const subscription = await subscribe(runner, topic, Object.fromEntries(subscribeOptions))
@@ -202,7 +205,14 @@ export async function byLease(
   ])
 }
 
-export type Due = { topics: string[]; promoted: number; leases_lost: object; expired: number; more: boolean }
+export type Due = {
+  topics: string[]
+  promoted: number
+  leases_lost: object
+  offers_ended: object
+  expired: number
+  more: boolean
+}
 
 export async function runDue(runner: Runner, limit = 1000): Promise<Due> {
   return row<Due>(runner, 'select * from pullgate.run_due($1, null)', [limit])

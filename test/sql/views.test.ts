@@ -92,6 +92,7 @@ describe('pullgate.topics', () => {
     const none = {
       scheduled: '0',
       ready: '0',
+      offered: '0',
       running: '0',
       delivered: '0',
       orphaned: '0',
@@ -105,6 +106,7 @@ describe('pullgate.topics', () => {
         ...defaults,
         scheduled: '1',
         ready: '2',
+        offered: '0',
         running: '1',
         delivered: '1',
         orphaned: '1',

@@ -230,3 +230,18 @@ test('an ended subscription is told by name, a resumed topic is woken', async ()
   expect(await wakes('ends', pause(true))).toEqual([])
   expect(await wakes('ends', pause(false))).toEqual(['ends'])
 })
+
+test('a cancel tells of the job that runs, and of no other, unless the transaction is silent', async () => {
+  const job = await runningJob(session, 'cancels')
+  const cancel = (id: string) => () => rows(session, 'select pullgate.cancel($1)', [id])
+  expect(await wakes('cancels', cancel(job.id))).toEqual([`cancel:${job.id}`])
+  expect(await wakes('cancels', cancel(await publish(session, 'cancels')))).toEqual([])
+  const offered = await runningJob(session, 'cancels-offer', { offer: 15 })
+  expect(await wakes('cancels', cancel(offered.id))).toEqual([])
+  const silently = () =>
+    inTransaction('commit', async () => {
+      await session.query('set local pullgate.notify = off')
+      await cancel(job.id)()
+    })
+  expect(await wakes('cancels', silently)).toEqual([])
+})

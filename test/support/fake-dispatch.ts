@@ -33,13 +33,17 @@ export type DispatchWorld = {
   /** What arming was told of claims. */
   readonly claims: [TopicId, ClaimReport][]
   /** Parks a pull. */
-  pull(subscription: Subscription, options?: { waitMs?: number; max?: number }): Probe
+  pull(
+    subscription: Subscription,
+    options?: { waitMs?: number; max?: number; key?: string | undefined },
+  ): Probe
 }
 
 export function probe(
   subscription: Subscription,
   max = 1,
   onAnswer: (answer: Answer) => void = () => undefined,
+  key?: string,
 ): Probe {
   const answers: Answer[] = []
   class ProbedWaiter extends Waiter {
@@ -49,7 +53,7 @@ export function probe(
       onAnswer(answer)
     }
   }
-  const made: Probe = { answers, live: true, waiter: new ProbedWaiter(subscription, max) }
+  const made: Probe = { answers, live: true, waiter: new ProbedWaiter(subscription, max, key) }
   return made
 }
 
@@ -72,8 +76,8 @@ export function createDispatchWorld(seed = 1): DispatchWorld {
   })
   return {
     ...{ clock, store, dispatcher, events, givenBack, identity, covered, claims },
-    pull(subscription, { waitMs = 10_000, max = 1 } = {}) {
-      const made = probe(subscription, max)
+    pull(subscription, { waitMs = 10_000, max = 1, key } = {}) {
+      const made = probe(subscription, max, undefined, key)
       dispatcher.park(made.waiter, waitMs)
       return made
     },

@@ -64,6 +64,38 @@ describe('the job of a pull that is gone', () => {
     expect(world.givenBack).toEqual(['1'])
   })
 
+  test('goes to none but its successor, if it had a key, and to none that has a key, if it had not', async () => {
+    const world = createDispatchWorld()
+    const ghost = world.pull(s, { key: 'k' })
+    const others = [world.pull(s), world.pull(s, { key: 'l' })]
+    world.dispatcher.leave(ghost.waiter)
+    world.store.nextClaim().give('1')
+    await idle()
+    expect(others.map(told)).toEqual([[], []])
+    expect(world.givenBack).toEqual(['1'])
+    const [plain, keyed] = others
+    // Both are in one claim now.
+    if (plain !== undefined) plain.live = false
+    world.store.nextClaim().give('2', '3')
+    await idle()
+    expect(others.map(told)).toEqual([[], ['3']])
+    expect(world.givenBack).toEqual(['1', '2'])
+    expect(keyed?.answers).toHaveLength(1)
+  })
+
+  test('goes to its successor with the same key', async () => {
+    const world = createDispatchWorld()
+    const ghost = world.pull(s, { key: 'k', max: 2 })
+    world.dispatcher.leave(ghost.waiter)
+    const between = world.pull(s)
+    const successor = world.pull(s, { key: 'k' })
+    world.store.nextClaim().give('1', '2')
+    await idle()
+    expect([ghost, between, successor].map(told)).toEqual([[], [], ['1']])
+    // No more than it wants.
+    expect(world.givenBack).toEqual(['2'])
+  })
+
   test('goes past one that another topic counts on', async () => {
     const world = createDispatchWorld()
     const both = subscription('both', ['a', 'b'])

@@ -32,6 +32,21 @@ describe('slots', () => {
     expect(dispatcher.topicsWithWaiters()).toEqual(['a'])
   })
 
+  test('a pull with a key has one of its own', async () => {
+    const { store, pull } = createDispatchWorld()
+    pull(s)
+    for (const key of [undefined, 'k', undefined, 'l', undefined]) pull(s, { key })
+    store.nextClaim().give()
+    await idle()
+    expect(store.nextClaim().slots.map(({ key, jobs }) => [key, jobs])).toEqual([
+      [undefined, 2],
+      ['k', 1],
+      [undefined, 1],
+      ['l', 1],
+      [undefined, 1],
+    ])
+  })
+
   test('a batch is filled in order and never split over two claims', async () => {
     const { store, pull } = createDispatchWorld()
     const opener = pull(s)

@@ -11,9 +11,11 @@ describe('the due timer', () => {
     expect(store.runDue.total()).toBe(0)
     await advance(1)
     expect(store.runDue.total()).toBe(1)
-    await due({ topics: ['a'], promoted: 2, leasesLost: { ready: 1 } })
+    await due({ topics: ['a'], promoted: 2, leasesLost: { ready: 1 }, offersEnded: { failed: 1 } })
     expect(kicks).toEqual(['a due'])
-    expect(events).toEqual([{ type: 'due', promoted: 2, expired: 0, leasesLost: { ready: 1 } }])
+    expect(events).toEqual([
+      { type: 'due', promoted: 2, expired: 0, leasesLost: { ready: 1 }, offersEnded: { failed: 1 } },
+    ])
   })
 
   test('is set by a job that was announced, before the next backstop', async () => {
@@ -99,7 +101,7 @@ describe('due work that claims in the same statement', () => {
     expect(store.runDue.total()).toBe(0)
     await dueClaimed({ topics: ['b', 'a'], promoted: 2 })
     expect(kicks).toEqual(['b due'])
-    expect(events).toEqual([{ type: 'due', promoted: 2, expired: 0, leasesLost: {} }])
+    expect(events).toEqual([{ type: 'due', promoted: 2, expired: 0, leasesLost: {}, offersEnded: {} }])
     expect(store.look.total()).toBe(2)
   })
 

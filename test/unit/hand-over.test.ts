@@ -31,6 +31,19 @@ describe('explicit acknowledgement', () => {
   })
 })
 
+test('an answer that cannot be written while an offer lasts is cut off when it ends: nobody can accept it any more', async () => {
+  const { res } = await world.ask()
+  const closed = closeOf(res)
+  const { jobs, ...hold } = world.hold('explicit', '1', '2')
+  const offered = jobs.map((job) => ({ ...job, offered: true, holdSeconds: 15 }))
+  world.handOver.write(res, large, { ...hold, jobs: offered })
+  world.clock.advance(14_999)
+  expect(world.reported).toEqual([])
+  world.clock.advance(1)
+  await closed
+  expect(world.reported).toEqual(['doubt 1,2'])
+})
+
 describe('automatic acknowledgement', () => {
   test('is in doubt, and the answer is cut off, when it cannot be written while the hold lasts', async () => {
     const { res } = await world.ask()

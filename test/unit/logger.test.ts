@@ -60,14 +60,14 @@ const everyEvent: GatewayEvent[] = [
   { type: 'settle', verb: 'fail', status: 'lost' },
   { type: 'heartbeat', status: 'ok' },
   { type: 'published', jobs: 1 },
-  { type: 'due', promoted: 1, expired: 0, leasesLost: { ready: 1 } },
+  { type: 'due', promoted: 1, expired: 0, leasesLost: { ready: 1 }, offersEnded: {} },
   { type: 'upkeep failed', task: 'due', error },
   { type: 'notification', result: 'invalid' },
   { type: 'listener connected' },
   { type: 'listener lost', cause: 'server', reason: 'terminated' },
   { type: 'listener heartbeat', seconds: 1 },
   { type: 'database error', sqlState: '22P02', error },
-  { type: 'request', route: '/x', method: 'GET', status: 200, seconds: 1, id: 'r' },
+  { type: 'request', route: '/x', method: 'GET', status: 200, seconds: 1, held: false, id: 'r' },
   { type: 'request failed', route: '/x', id: 'r', error },
 ]
 
@@ -159,7 +159,7 @@ describe('levels', () => {
       logger.observe({ type: 'pull ended', outcome, waitSeconds: 1, jobs: 0, subscription: 's' })
     }
     logger.observe({ type: 'delivery', outcome: 'confirmed', jobs: 1 })
-    logger.observe({ type: 'due', promoted: 0, expired: 0, leasesLost: {} })
+    logger.observe({ type: 'due', promoted: 0, expired: 0, leasesLost: {}, offersEnded: {} })
     expect(written).toEqual([])
   })
 })

@@ -22,6 +22,10 @@ function setUp(kicked: 'woke' | 'idle' = 'woke', polled = false) {
       deaf: record('deaf'),
     },
     marks: { forget: record('forget marks') },
+    heldHeartbeats: {
+      announced: (job) => (calls.push(['announced', job]), job === '7'),
+      announcedAll: record('announced all'),
+    },
     emit: (event) => {
       if (event.type === 'notification') results.push(event.result)
     },
@@ -73,6 +77,17 @@ describe('a notification', () => {
     expect(results).toEqual(['woke'])
   })
 
+  test('of a cancel has held heartbeats ask again, if there are any', () => {
+    const { wakes, calls, results } = setUp()
+    wakes.notified('cancel:7')
+    wakes.notified('cancel:8')
+    expect(calls).toEqual([
+      ['announced', '7'],
+      ['announced', '8'],
+    ])
+    expect(results).toEqual(['woke', 'idle'])
+  })
+
   test.each([
     ...[
       '',
@@ -101,6 +116,10 @@ describe('a notification', () => {
       `ended:${id.toUpperCase()}`,
     ],
     ...[
+      'cancel:',
+      'cancel:-1',
+      'cancel:1 ',
+      `cancel:${'9'.repeat(20)}`,
       `ended:${id}\n`,
       `x ended:${id}`,
       '{"topic":42}',
@@ -125,6 +144,7 @@ test('a resync looks at every topic, and ahead', () => {
     ['forget all'],
     ['listening'],
     ['kickAll', 'resync'],
+    ['announced all'],
     ['lookAhead'],
   ])
 })

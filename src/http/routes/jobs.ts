@@ -10,14 +10,13 @@ import {
   completeBody,
   failAnswer,
   failBody,
-  heartbeatAnswer,
-  heartbeatBody,
   jobDetail,
   noQuery,
   releaseBody,
   stateAnswer,
 } from '../schemas.ts'
 import type { Services } from '../services.ts'
+import { heartbeatRoute } from './heartbeat.ts'
 
 /** result and progress go out as the texts that came in. */
 function jobText({ progress, result, cancelReason, ...job }: JobDetail): string {
@@ -29,7 +28,8 @@ function presentOutcome(state: JobState | null, dueAt: Date | null) {
   return { state, ...(dueAt === null ? {} : { dueAt }) }
 }
 
-export function jobRoutes({ settles, queue, emit }: Services): Route[] {
+export function jobRoutes(services: Services): Route[] {
+  const { settles, queue, emit } = services
   const settle = async <T extends { readonly status: 'ok' | 'lost' | 'unknown' }>(
     verb: SettleVerb,
     id: string,
@@ -55,30 +55,7 @@ export function jobRoutes({ settles, queue, emit }: Services): Route[] {
         return { status: 200, text: jobText(job) }
       },
     }),
-    defineRoute({
-      method: 'post',
-      path: '/jobs/{id}/heartbeat',
-      hot: true,
-      summary: 'Renew the lease, and hear of a cancel; every third of a lease',
-      query: noQuery,
-      body: heartbeatBody,
-      responses: { 200: { description: 'The lease now', schema: heartbeatAnswer } },
-      async handle({ params, body, bodyText }) {
-        const id = jobId(params.id)
-        const progress = cutJson(bodyText).get('progress') ?? null
-        const answer = await settles.heartbeat(id, body.lease, body.leaseSeconds ?? null, progress)
-        emit({ type: 'heartbeat', status: answer.status })
-        refuseUnlessOk(answer.status, id)
-        const { leaseEndsAt, cancelReason } = answer
-        return {
-          status: 200,
-          body: {
-            leaseExpiresAt: leaseEndsAt,
-            cancel: cancelReason === null ? null : { reason: cancelReason },
-          },
-        }
-      },
-    }),
+    heartbeatRoute(services),
     defineRoute({
       method: 'post',
       path: '/jobs/{id}/complete',

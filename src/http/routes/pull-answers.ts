@@ -1,5 +1,5 @@
 import type { GatewayError } from '../../domain/errors.ts'
-import type { ClaimedJob, PullOutcome, Subscription } from '../../domain/types.ts'
+import type { ClaimedJob, PullKey, PullOutcome, Subscription } from '../../domain/types.ts'
 import type { Answer } from '../../dispatch/waiter.ts'
 import { jsonType, sendEmpty, sendText, writeHead } from '../exchange.ts'
 import type { Exchange } from '../exchange.ts'
@@ -14,6 +14,7 @@ export type Pull = {
   readonly subscription: string
   readonly batch: boolean
   readonly max: number
+  readonly key: PullKey | undefined
   /** Undefined: the body had no settles. */
   readonly settled: readonly Settled[] | undefined
   /** Preference-Applied, if it was. */
@@ -99,6 +100,7 @@ function jobText(job: ClaimedJob, ack: Subscription['ack']): string {
     ...(ack === 'explicit'
       ? { lease: job.lease, leaseSeconds: job.leaseSeconds, leaseExpiresAt: job.leaseEndsAt }
       : {}),
+    ...(job.offered ? { acceptBy: job.leaseEndsAt } : {}),
   })
   return `{"jobSpec":${job.jobSpec},${rest.slice(1)}`
 }

@@ -1,35 +1,42 @@
 import { once } from 'node:events'
 import { GatewayError } from '../../domain/errors.ts'
-import type { Subscription } from '../../domain/types.ts'
+import type { ErrorCode } from '../../domain/errors.ts'
+import type { PullOutcome, Subscription } from '../../domain/types.ts'
 import { Waiter } from '../../dispatch/waiter.ts'
 import type { Answer } from '../../dispatch/waiter.ts'
-import { headerOf } from '../exchange.ts'
+import { headerOf, isOver } from '../exchange.ts'
 import type { Exchange } from '../exchange.ts'
 import { isReachable } from '../hand-over.ts'
 import { ended, found, subscriptionId } from '../lookup.ts'
 import { asGatewayError } from '../problem.ts'
+import { createPullKeys, pullKeyOf, refuseIfSuperseded, superseded } from '../pull-keys.ts'
+import type { Place } from '../pull-keys.ts'
 import { defineRoute } from '../route.ts'
 import type { Route } from '../route.ts'
-import { pullBody, pulledBatch, pulledJob, pullQuery } from '../schemas.ts'
+import { pullBody, pulledBatch, pulledJob, pullHeaders, pullQuery } from '../schemas.ts'
 import type { Services } from '../services.ts'
 import { waitOf } from '../wait.ts'
 import { hasSettles, settleAll } from './piggyback.ts'
 import { createPullAnswers } from './pull-answers.ts'
 import type { Pull } from './pull-answers.ts'
 
+/** How a pull that is refused is counted, where not as rejected. */
+const outcomes: Partial<Record<ErrorCode, PullOutcome>> = { draining: 'draining', superseded: 'superseded' }
+
 /** Up to a tenth of the wait is taken off, so that a fleet that was parked at once does not come back at once. */
 const jitterPart = 0.1
 
 /** PATCH /subscriptions/{id}: settle, admit, park, answer. */
 export function pullRoute(services: Services): Route {
-  const { directory, dispatcher, clock } = services
+  const { directory, dispatcher, replays, clock } = services
   const answers = createPullAnswers(services)
+  const keys = createPullKeys()
 
   class ParkedPull extends Waiter {
     readonly pull: Pull
 
     constructor(pull: Pull, subscription: Subscription) {
-      super(subscription, pull.max)
+      super(subscription, pull.max, pull.key)
       this.pull = pull
     }
 
@@ -43,6 +50,11 @@ export function pullRoute(services: Services): Route {
 
     closed(): void {
       if (dispatcher.leave(this)) answers.abort(this.pull)
+    }
+
+    /** What a claim under way brings it goes to its successor, if that is parked by then, else back. */
+    supersede(): void {
+      if (dispatcher.leave(this)) answers.refuse(this.pull, superseded(), 'superseded')
     }
   }
 
@@ -66,19 +78,34 @@ export function pullRoute(services: Services): Route {
     }
   }
 
-  function park(pull: Pull, subscription: Subscription, waitSeconds: number): void {
+  /** Answers a pull that comes again with its key, or parks it. It always looks: the earlier may have been elsewhere. */
+  async function repeat(
+    pull: Pull,
+    place: Place,
+    subscription: Subscription,
+    waitSeconds: number,
+  ): Promise<void> {
+    if (subscription.ack !== 'explicit') throw needsLeases()
+    refuseIfSuperseded(place)
+    const wokenAt = clock.now()
+    const jobs = await replays.giveAgain(place.key, subscription, pull.max)
+    // Its successor has come since, and looks later.
+    refuseIfSuperseded(place)
+    if (isOver(pull.exchange)) answers.abort(pull)
+    else if (jobs.length > 0) answers.respond(pull, subscription, { kind: 'jobs', jobs, wokenAt })
+    else place.parked = park(pull, subscription, waitSeconds)
+  }
+
+  function park(pull: Pull, subscription: Subscription, waitSeconds: number): ParkedPull {
+    admit(subscription)
     const { exchange } = pull
-    if (exchange.destroyed || exchange.req.socket.destroyed) {
-      // Its 'close' has been: nothing would take the waiter out again.
-      answers.abort(pull)
-      return
-    }
     const waiter = new ParkedPull(pull, subscription)
     exchange.held = waiter
     const waitMs = waitSeconds * 1000 * (1 - clock.random() * jitterPart)
     // The wait counts from arrival, what was done since included.
     const leftMs = waitSeconds === 0 ? 0 : Math.max(1, waitMs - (clock.now() - exchange.arrivedAt))
     dispatcher.park(waiter, leftMs)
+    return waiter
   }
 
   return defineRoute({
@@ -88,6 +115,7 @@ export function pullRoute(services: Services): Route {
     summary:
       'Pull: held open until a job is there or the wait ends. Settles in the body commit first (with ?max)',
     query: pullQuery,
+    headers: pullHeaders,
     body: pullBody,
     bodyOptional: true,
     responses: {
@@ -101,6 +129,8 @@ export function pullRoute(services: Services): Route {
         const fields = [{ field: 'max', message: 'is needed with settles in the body: ?max=1 to 100' }]
         throw new GatewayError('invalid-request', { detail: `max: ${fields[0]?.message ?? ''}`, fields })
       }
+      const key = pullKeyOf(headerOf(exchange.req, 'idempotency-key'), id)
+      const place = key === undefined ? undefined : keys.take(key, exchange)
       const settled = settling ? await settleAll(services, body, bodyText) : undefined
       const { seconds, applied } = waitOf(headerOf(exchange.req, 'prefer'), query.wait, services.wait)
       const pull: Pull = {
@@ -108,6 +138,7 @@ export function pullRoute(services: Services): Route {
         subscription: id,
         batch: query.max !== undefined,
         max: query.max ?? 1,
+        key,
         settled,
         headers: applied === undefined ? undefined : { 'Preference-Applied': applied },
       }
@@ -115,16 +146,27 @@ export function pullRoute(services: Services): Route {
         const subscription = found(await directory.find(id))
         if (subscription.endedAt !== null) throw ended()
         if (exchange.socket === null) await headOfPipeline(exchange)
-        admit(subscription)
         const refused = settled?.some((one) => one.status !== 200) ?? false
-        park(pull, subscription, refused ? 0 : seconds)
+        const waitSeconds = refused ? 0 : seconds
+        // Its 'close' has been: nothing would take a waiter out again.
+        if (isOver(exchange)) answers.abort(pull)
+        else if (place === undefined) park(pull, subscription, waitSeconds)
+        else await repeat(pull, place, subscription, waitSeconds)
       } catch (error) {
         const known = asGatewayError(error)
-        answers.refuse(pull, known, known.code === 'draining' ? 'draining' : 'rejected')
+        answers.refuse(pull, known, outcomes[known.code] ?? 'rejected')
         if (known.code === 'internal') throw error
       }
       return undefined
     },
+  })
+}
+
+function needsLeases(): GatewayError {
+  const message = 'needs a subscription with "ack": "explicit": without a lease a job cannot be given again'
+  return new GatewayError('invalid-request', {
+    detail: `Idempotency-Key: ${message}`,
+    fields: [{ field: 'Idempotency-Key', message }],
   })
 }
 

@@ -14,8 +14,9 @@ import {
 import type { Services } from '../services.ts'
 
 function present(subscription: Subscription) {
-  const { id, topics, ack, name, leaseSeconds, maxParked, createdAt } = subscription
-  return { id, topics: topics.map((topic) => topic.name), ack, name, leaseSeconds, maxParked, createdAt }
+  const { topics, id, ack, name, leaseSeconds, offerSeconds, maxParked, createdAt } = subscription
+  const names = topics.map((topic) => topic.name)
+  return { id, topics: names, ack, name, leaseSeconds, offerSeconds, maxParked, createdAt }
 }
 
 export function subscriptionRoutes({ subscriptions, directory, dispatcher }: Services): Route[] {
@@ -41,6 +42,7 @@ export function subscriptionRoutes({ subscriptions, directory, dispatcher }: Ser
           name: body.name ?? null,
           ack: body.ack,
           leaseSeconds: body.leaseSeconds,
+          offerSeconds: body.offerSeconds ?? null,
           maxParked: body.maxParked ?? null,
         })
         return { status: 200, body: present(subscription) }

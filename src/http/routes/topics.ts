@@ -12,16 +12,16 @@ export function topicRoutes({ queue, queueCounts, dispatcher, emit }: Services):
     { jobs, oldestReadySeconds }: TopicCounts,
     parked: ReadonlyMap<string, number>,
   ) => {
-    const { scheduled = 0, ready = 0, running = 0, delivered = 0, orphaned = 0 } = jobs
+    const { scheduled = 0, ready = 0, offered = 0, running = 0, delivered = 0, orphaned = 0 } = jobs
     return {
       name: topic.name,
       paused: topic.paused,
       maxAttempts: topic.maxAttempts,
       onLost: topic.onLost,
-      jobs: { scheduled, ready, running, delivered, orphaned },
+      jobs: { scheduled, ready, offered, running, delivered, orphaned },
       oldestReadySeconds,
       parked: parked.get(topic.name) ?? 0,
-      desiredExecutors: ready + running,
+      desiredExecutors: ready + offered + running,
     }
   }
 
