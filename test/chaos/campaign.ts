@@ -1,14 +1,17 @@
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { judge } from './checker/judge.ts'
+import { historyOf, judge } from './checker/judge.ts'
 import type { Verdict } from './checker/judge.ts'
 import { openHistory, readHistory } from './history.ts'
 import { createInjuries } from './injure.ts'
+import { buildGateway } from './lib/build.ts'
+import type { Edit } from './lib/build.ts'
 import { startChild } from './lib/children.ts'
 import { startChaosGateway } from './lib/gateway.ts'
 import { startChaosPostgres } from './lib/postgres.ts'
+import type { ChaosPostgres } from './lib/postgres.ts'
 import { readRecord } from './lib/record.ts'
 import { gatewayCount, planRound, processCount } from './plan.ts'
 import { sampleGateways } from './probe.ts'
@@ -24,10 +27,9 @@ export type CampaignOptions = {
   readonly atOnce: number
   /** Leases that run at the end of an epoch are ended by hand, with nobody left to use them. */
   readonly endLeases: boolean
-  /** Folder with `src` and `sql`. */
-  readonly root: string
+  /** What is broken in the gateways. */
+  readonly edits?: readonly Edit[]
   readonly settings?: Readonly<Record<string, string>>
-  readonly migrateWith?: (url: string) => Promise<void>
   readonly onEpoch?: (report: Report) => void
 }
 
@@ -40,6 +42,8 @@ export type Report = {
   readonly violations: Verdict['violations']
   /** Where the histories are, if something was violated. */
   readonly directory: string | null
+  /** All that is known of the first job that a violation is about. */
+  readonly ofOneJob: readonly string[]
 }
 
 // The longest that anything waits for: a hold of an automatic acknowledgement (15 s), a late settle, a retry's delay.
@@ -47,7 +51,7 @@ const quietMs = 45_000
 const stopMs = 20_000
 
 export async function runCampaign(options: CampaignOptions): Promise<Report> {
-  const { seed, rounds, epochRounds, atOnce, root, endLeases } = options
+  const { seed, rounds, epochRounds, atOnce, endLeases } = options
   const startedAt = performance.now()
   const scratch = mkdtempSync(join(tmpdir(), 'pullgate-chaos-history-'))
   let epoch = 0
@@ -58,20 +62,25 @@ export async function runCampaign(options: CampaignOptions): Promise<Report> {
   const faults = new Map<string, number>()
   let done = 0
   let violations: Verdict['violations'] = []
+  let ofOneJob: readonly string[] = []
 
   const report = (): Report => ({
     ...{ seed, rounds: done, seconds: (performance.now() - startedAt) / 1000, violations },
     faults: Object.fromEntries(faults),
     counts: Object.fromEntries(counts),
     directory: violations.length > 0 ? scratch : null,
+    ofOneJob,
   })
 
   try {
-    const postgres = await startChaosPostgres(options.migrateWith)
+    const { root, migrate, remove } = await buildGateway(options.edits)
+    undo.push(remove)
+    const postgres = await startChaosPostgres(migrate)
     undo.push(postgres.stop)
     while (done < rounds && violations.length === 0) {
-      const own = await runEpoch(postgres, Math.min(epochRounds, rounds - done))
-      for (const [name, count] of Object.entries(own.counts)) counts.set(name, (counts.get(name) ?? 0) + count)
+      const own = await runEpoch(postgres, root, Math.min(epochRounds, rounds - done))
+      for (const [name, count] of Object.entries(own.counts))
+        counts.set(name, (counts.get(name) ?? 0) + count)
       violations = own.violations
       options.onEpoch?.(report())
       if (violations.length > 0) break
@@ -85,7 +94,7 @@ export async function runCampaign(options: CampaignOptions): Promise<Report> {
     if (violations.length === 0) rmSync(scratch, { recursive: true, force: true })
   }
 
-  async function runEpoch(postgres: Awaited<ReturnType<typeof startChaosPostgres>>, count: number): Promise<Verdict> {
+  async function runEpoch(postgres: ChaosPostgres, root: string, count: number): Promise<Verdict> {
     const closing: (() => Promise<void> | void)[] = []
     const history = openHistory(join(directory(), 'harness.jsonl'))
     try {
@@ -98,7 +107,11 @@ export async function runCampaign(options: CampaignOptions): Promise<Report> {
       closing.push(...gateways.map((gateway) => gateway.close))
       const executors = await Promise.all(
         Array.from({ length: processCount }, (_, n) =>
-          startChild('executors.ts', (life) => [`x${n}`, join(directory(), `x${n}-${life}.jsonl`)]),
+          startChild('executors.ts', (life) => [
+            `x${n}`,
+            String(life),
+            join(directory(), `x${n}-${life}.jsonl`),
+          ]),
         ),
       )
       const publisher = await startChild('publishers.ts', () => [join(directory(), 'publisher.jsonl')])
@@ -120,15 +133,24 @@ export async function runCampaign(options: CampaignOptions): Promise<Report> {
 
       const settledBy = Date.now() + quietMs
       await theRounds.sweep({ until: settledBy, endLeases })
+      for (const gateway of gateways) gateway.executors.restore()
       await sampleGateways({ postgres, gateways, history, subscription: theRounds.subscription })
-      await Promise.race([Promise.all(gateways.map((gateway) => gateway.drain())), delay(stopMs, undefined, { ref: false })])
+      await Promise.race([
+        Promise.all(gateways.map((gateway) => gateway.drain())),
+        delay(stopMs, undefined, { ref: false }),
+      ])
       for (const child of [...executors, publisher]) await child.stop()
       const record = await readRecord(postgres)
-      return judge(readHistory(directory()), record)
+      const entries = readHistory(directory())
+      const verdict = judge(entries, record)
+      const job = verdict.violations.find((one) => one.job !== null)?.job ?? null
+      if (job !== null) ofOneJob = historyOf(entries, record, job)
+      if (verdict.violations.length > 0)
+        writeFileSync(join(directory(), 'record.json'), JSON.stringify(record))
+      return verdict
     } finally {
       for (const step of closing.toReversed()) await step()
       history.close()
     }
   }
 }
-

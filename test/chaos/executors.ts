@@ -9,12 +9,14 @@ import { createPulls } from './pulls.ts'
 import type { Pulled } from './pulls.ts'
 import { createWorker } from './work.ts'
 
-/** A process of executors: `executors.ts NAME HISTORY_FILE`. */
+/** A process of executors: `executors.ts NAME LIFE HISTORY_FILE`. */
 
-const [, , processName = '', historyFile = ''] = process.argv
+const [, , processName = '', life = '', historyFile = ''] = process.argv
+// A process that was killed may have used the numbers of its pulls and calls.
+const prefix = `${processName}.${life}`
 const history = openHistory(historyFile)
-const worker = createWorker(history, processName)
-const pulls = createPulls(history, processName)
+const worker = createWorker(history, prefix)
+const pulls = createPulls(history, processName, prefix)
 const pulling = new Set<() => void>()
 
 const gatewayName = (index: number) => `g${index}`
@@ -50,7 +52,7 @@ async function execute(order: ExecuteOrder): Promise<void> {
     const first = connections === 0
     if (wire?.open !== true) {
       if (!first && plan.once) break
-      conn = `${processName}/${plan.name}/${connections}`
+      conn = `${prefix}/${plan.name}/${connections}`
       connections += 1
       wire = open(order, conn, first)
       if (first) planBreak(order, wire)

@@ -81,7 +81,11 @@ export type Entry = { readonly at: number } & (
   /** Logged before it is tried, so that one whose answer is lost is known too. */
   | { readonly kind: 'person'; readonly id: string; readonly verb: 'cancel' | 'retry' }
   /** What the proxy did to an executor's connection. */
-  | { readonly kind: 'link'; readonly conn: string; readonly event: 'swallowed' | 'reset' | 'ended' | 'delayed' }
+  | {
+      readonly kind: 'link'
+      readonly conn: string
+      readonly event: 'swallowed' | 'reset' | 'ended' | 'delayed'
+    }
   /**
    * A fault of a process, or of the way to Postgres, of a gateway or, by its name, of a process of executors; null: of
    * all gateways. Until then, what is late is excused.
@@ -93,7 +97,12 @@ export type Entry = { readonly at: number } & (
       readonly until: number
     }
   /** Replies of Postgres to this gateway came so much later. */
-  | { readonly kind: 'replies delayed'; readonly gateway: string; readonly ms: number; readonly until: number }
+  | {
+      readonly kind: 'replies delayed'
+      readonly gateway: string
+      readonly ms: number
+      readonly until: number
+    }
   | { readonly kind: 'killed'; readonly process: string }
   /** `name` is as in the audit: one life of a gateway. */
   | { readonly kind: 'draining'; readonly gateway: string; readonly name: string }
@@ -142,4 +151,3 @@ export function readHistory(directory: string): Entry[] {
     .map((line) => JSON.parse(line) as Entry)
     .toSorted((a, b) => a.at - b.at)
 }
-

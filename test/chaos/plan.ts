@@ -61,6 +61,8 @@ export type Break = {
   readonly afterMs: number
 }
 
+const moments = ['parked', 'first byte', 'answered'] as const
+
 export type ExecutorPlan = {
   readonly name: string
   readonly process: number
@@ -94,7 +96,11 @@ export type RoundPlan = {
   readonly process: number
   readonly publishers: readonly PublishPlan[]
   readonly executors: readonly ExecutorPlan[]
-  readonly person: { readonly verb: 'cancel' | 'retry'; readonly afterMs: number; readonly job: number } | null
+  readonly person: {
+    readonly verb: 'cancel' | 'retry'
+    readonly afterMs: number
+    readonly job: number
+  } | null
 }
 
 const workWeights: Record<Work, number> = {
@@ -109,7 +115,11 @@ const workWeights: Record<Work, number> = {
   late: 4,
 }
 
-function weighted<T extends string>(random: Random, weights: Readonly<Record<T, number>>, of: readonly T[]): T {
+function weighted<T extends string>(
+  random: Random,
+  weights: Readonly<Record<T, number>>,
+  of: readonly T[],
+): T {
   const total = of.reduce((sum, one) => sum + weights[one], 0)
   let left = random.below(total)
   for (const one of of) {
@@ -140,12 +150,19 @@ export function planRound(seed: number, round: number): RoundPlan {
     executors,
     person:
       !quiet && random.chance(0.12)
-        ? { verb: random.pick(['cancel', 'retry'] as const), afterMs: random.below(900), job: random.below(4) }
+        ? {
+            verb: random.pick(['cancel', 'retry'] as const),
+            afterMs: random.below(900),
+            job: random.below(4),
+          }
         : null,
   }
 }
 
-function planPublishers(random: Random, { round, quiet, fault }: Pick<RoundPlan, 'round' | 'quiet' | 'fault'>) {
+function planPublishers(
+  random: Random,
+  { round, quiet, fault }: Pick<RoundPlan, 'round' | 'quiet' | 'fault'>,
+) {
   const onLost = random.pick(onLosts)
   return Array.from({ length: quiet ? 1 : 1 + random.below(2) }, (_, publisher): PublishPlan => {
     const pauses = !quiet && random.chance(0.2)
@@ -174,7 +191,13 @@ function planPublishers(random: Random, { round, quiet, fault }: Pick<RoundPlan,
 function planExecutor(
   random: Random,
   fault: Fault,
-  { name, quiet, gateway, process, fault: ofRound }: Pick<RoundPlan, 'quiet' | 'gateway' | 'process' | 'fault'> & {
+  {
+    name,
+    quiet,
+    gateway,
+    process,
+    fault: ofRound,
+  }: Pick<RoundPlan, 'quiet' | 'gateway' | 'process' | 'fault'> & {
     readonly name: string
   },
 ): ExecutorPlan {
@@ -191,7 +214,7 @@ function planExecutor(
     leaseSeconds: 10 + random.below(2),
     max: !quiet && random.chance(0.35) ? 1 + random.below(5) : null,
     startMs: quiet ? 0 : random.below(300),
-    stayMs: patient ? 8_000 : 800 + random.below(1_200),
+    stayMs: patient ? 8_000 : fault === 'gone during the claim' ? 2_000 : 800 + random.below(1_200),
     reading: fault === 'unread, then rst' ? 'never' : fault === 'slow reader' ? 'slow' : 'normal',
     link: linkOf(random, fault),
     break: breakOf(random, fault),
@@ -219,20 +242,14 @@ function linkOf(random: Random, fault: Fault): Link | null {
 }
 
 function breakOf(random: Random, fault: Fault): Break | null {
-  switch (fault) {
-    case 'client fin':
-    case 'client rst':
-      return {
-        by: fault === 'client fin' ? 'fin' : 'rst',
-        when: random.pick(['parked', 'first byte', 'answered'] as const),
-        afterMs: random.below(700),
-      }
-    case 'unread, then rst':
-      // The publisher of a quiet round comes after 350 to 650 ms.
-      return { by: 'rst', when: 'parked', afterMs: 450 + random.below(700) }
-    case 'gone during the claim':
-      return { by: random.pick(['fin', 'rst'] as const), when: 'parked', afterMs: 450 + random.below(350) }
-    default:
-      return null
+  const either = () => random.pick(['fin', 'rst'] as const)
+  const breaks: Partial<Record<Fault, () => Break>> = {
+    'client fin': () => ({ by: 'fin', when: random.pick(moments), afterMs: random.below(700) }),
+    'client rst': () => ({ by: 'rst', when: random.pick(moments), afterMs: random.below(700) }),
+    // The publisher of a quiet round comes after 350 to 650 ms.
+    'unread, then rst': () => ({ by: 'rst', when: 'parked', afterMs: 450 + random.below(700) }),
+    // The notification takes 400 ms longer, and the claim's reply as long again.
+    'gone during the claim': () => ({ by: either(), when: 'parked', afterMs: 800 + random.below(500) }),
   }
+  return breaks[fault]?.() ?? null
 }

@@ -28,14 +28,14 @@ type JobText = {
 
 const usual = new Set([200, 204, 410, 429, 503])
 
-export function createPulls(history: History, processName: string) {
+export function createPulls(history: History, processName: string, prefix: string) {
   let pulls = 0
   let calls = 0
 
   async function pull(wire: Wire, asked: Asked): Promise<Pulled> {
     const { order, subscription, conn, gateway, waitSeconds, settles, idempotencyKey } = asked
     const { plan, round, topic } = order
-    const id = `${processName}#${(pulls += 1)}`
+    const id = `${prefix}#${(pulls += 1)}`
     const max = plan.max ?? 1
     const reads = plan.reading !== 'never'
     const key = idempotencyKey === null ? {} : { idempotencyKey }
@@ -43,7 +43,7 @@ export function createPulls(history: History, processName: string) {
       ...{ kind: 'pull', round, pull: id, conn, process: processName, gateway, subscription, topic },
       ...{ ack: plan.ack, max, reads, ...key },
     })
-    const tries = settles.map((one) => ({ ...one, call: `${processName}@p${(calls += 1)}` }))
+    const tries = settles.map((one) => ({ ...one, call: `${prefix}@p${(calls += 1)}` }))
     for (const { call, ...one } of tries)
       history.write({ kind: 'settle', call, gateway, ...one, verb: 'complete' })
     const query = `wait=${waitSeconds}${plan.max === null ? '' : `&max=${plan.max}`}`

@@ -74,7 +74,15 @@ export async function createRounds({
 
   function sweeper(gateway: number): ExecutorPlan {
     return {
-      ...{ name: `sweeper${gateway}`, process: 0, gateway, ack: 'explicit', solo: false, leaseSeconds, max: 20 },
+      ...{
+        name: `sweeper${gateway}`,
+        process: 0,
+        gateway,
+        ack: 'explicit',
+        solo: false,
+        leaseSeconds,
+        max: 20,
+      },
       ...{ startMs: 0, stayMs: 600_000, reading: 'normal', link: null, break: null, work: ['complete'] },
       ...{ piggyback: false, once: false },
     }
@@ -89,7 +97,13 @@ export async function createRounds({
     return rows.map(({ topic }) => topic)
   }
 
-  async function sweep({ until, endLeases }: { readonly until: number; readonly endLeases: boolean }): Promise<void> {
+  async function sweep({
+    until,
+    endLeases,
+  }: {
+    readonly until: number
+    readonly endLeases: boolean
+  }): Promise<void> {
     const finished = Promise.all(executors.map((child) => child.order({ kind: 'finish' })))
     const swept = new Set<string>()
     // What is still being done with a job takes up to a second, but for those that mean to come late.

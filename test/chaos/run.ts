@@ -1,7 +1,10 @@
+import { rmSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { runCampaign } from './campaign.ts'
 import type { CampaignOptions, Report } from './campaign.ts'
 import { faults } from './faults.ts'
+import { mutants } from './mutants.ts'
+import type { Mutant } from './mutants.ts'
 
 /** `npm run chaos -- --rounds N --seed N`; `--mutant NAME` or `--mutants` try whether the checker notices what is broken. */
 
@@ -12,20 +15,20 @@ const { values } = parseArgs({
     'at-once': { type: 'string', default: '24' },
     'epoch-rounds': { type: 'string', default: '1000' },
     mutant: { type: 'string' },
+    verbose: { type: 'boolean', default: false },
     mutants: { type: 'boolean', default: false },
   },
 })
 
 const seed = values.seed === undefined ? Math.floor(Math.random() * 2 ** 31) : Number(values.seed)
-const root = new URL('../../', import.meta.url).pathname
 
 const options: CampaignOptions = {
-  ...{ seed, root, rounds: Number(values.rounds), atOnce: Number(values['at-once']), endLeases: false },
+  ...{ seed, rounds: Number(values.rounds), atOnce: Number(values['at-once']), endLeases: false },
   epochRounds: Number(values['epoch-rounds']),
   onEpoch: ({ rounds, seconds }) => console.log(`${rounds} rounds, ${seconds.toFixed(0)} s`),
 }
 
-function print({ faults: drawn, counts, violations, rounds, seconds, directory }: Report): void {
+function print({ faults: drawn, counts, violations, rounds, seconds, directory, ofOneJob }: Report): void {
   const table = (of: Readonly<Record<string, number>>, names = Object.keys(of).toSorted()) =>
     names.map((name) => `  ${name}: ${of[name] ?? 0}`).join('\n')
   console.log(`seed ${seed}, ${rounds} rounds in ${seconds.toFixed(0)} s`)
@@ -34,10 +37,35 @@ function print({ faults: drawn, counts, violations, rounds, seconds, directory }
     console.log(`VIOLATED ${rule}: ${what}${job === null ? '' : ` (job ${job}, round ${round ?? '?'})`}`)
   }
   if (violations.length > 40) console.log(`… and ${violations.length - 40} more`)
-  if (directory !== null) console.log(`histories: ${directory}\nagain: npm run chaos -- --seed ${seed} --rounds ${rounds}`)
+  if (ofOneJob.length > 0) console.log(`the first job of these\n${ofOneJob.join('\n')}`)
+  if (directory !== null)
+    console.log(`histories: ${directory}\nagain: npm run chaos -- --seed ${seed} --rounds ${rounds}`)
+}
+
+/** Whether the checker notices, and after how many rounds. */
+async function tryMutant({ name, edits, caughtBy, settings = {} }: Mutant): Promise<boolean> {
+  const report = await runCampaign({
+    ...{ seed, edits, settings, rounds: 480, epochRounds: 60, atOnce: 24, endLeases: true },
+  })
+  const rules = new Set(report.violations.map(({ rule }) => rule))
+  const caught = caughtBy.some((rule) => rules.has(rule))
+  console.log(`| ${name} | ${caught ? 'caught' : 'MISSED'} | ${[...rules].join(', ')} | ${report.rounds} |`)
+  if (values.verbose) print(report)
+  if (report.directory !== null) rmSync(report.directory, { recursive: true })
+  return caught
 }
 
 console.log(`seed ${seed}`)
-const report = await runCampaign(options)
-print(report)
-process.exitCode = report.violations.length === 0 ? 0 : 1
+const chosen = mutants.filter(({ name }) => values.mutants || name === values.mutant)
+if (values.mutant !== undefined && chosen.length === 0) {
+  throw new Error(`no such mutant; there are:\n${mutants.map(({ name }) => `  ${name}\n`).join('')}`)
+}
+let passed = true
+for (const mutant of chosen) passed = (await tryMutant(mutant)) && passed
+if (chosen.length === 0) {
+  const report = await runCampaign(options)
+  print(report)
+  passed = report.violations.length === 0
+}
+// Connections that nobody closes are part of the test.
+process.exit(passed ? 0 : 1)

@@ -15,7 +15,7 @@ const pauseMs = 200
 
 type Answer = { readonly status: number; readonly cancelled: boolean }
 
-export function createWorker(history: History, processName: string) {
+export function createWorker(history: History, prefix: string) {
   let calls = 0
   const working = new Set<Promise<void>>()
   /** Jobs whose completion waits for the executor's next pull. */
@@ -23,7 +23,7 @@ export function createWorker(history: History, processName: string) {
 
   async function request(port: number, path: string, json: unknown): Promise<Reply | undefined> {
     const wire = openWire({
-      ...{ port, preamble: { conn: `${processName}/settles`, link: null }, reading: 'normal' },
+      ...{ port, preamble: { conn: `${prefix}/settles`, link: null }, reading: 'normal' },
       onClosed: () => undefined,
       onUnasked: () => undefined,
     })
@@ -41,7 +41,7 @@ export function createWorker(history: History, processName: string) {
   ): Promise<Answer | undefined> {
     for (let tries = 0; tries < triesMax; tries += 1) {
       const gateway = (plan.gateway + tries) % ports.length
-      const call = `${processName}@${(calls += 1)}`
+      const call = `${prefix}@${(calls += 1)}`
       history.write({ kind: 'settle', call, gateway: `g${gateway}`, id, lease, verb })
       const reply = await request(ports[gateway] ?? 0, `/jobs/${id}/${verb}`, {
         ...(lease === null ? {} : { lease }),
@@ -98,7 +98,10 @@ export function createWorker(history: History, processName: string) {
         await say('heartbeat')
         await delay(300)
         const answer = await say('heartbeat', { progress: 0.5 })
-        await say(answer?.cancelled === true ? 'fail' : 'complete', answer?.cancelled ? { error: 'cancelled' } : {})
+        await say(
+          answer?.cancelled === true ? 'fail' : 'complete',
+          answer?.cancelled ? { error: 'cancelled' } : {},
+        )
         return
       }
       case 'late':

@@ -37,7 +37,11 @@ function judgeAttempts(id: string, claim: Claim, next: Claim | undefined, accuse
 function judgeAgain(id: string, { onLost }: Job, { end, answers, parts }: Claim, accuse: Accuse): void {
   if (onLost === 'requeue' || answers.length + parts.length === 0) return
   if (end === 'failed' || end === 'released' || end === 'retried') return
-  accuse('I13', `${onLost}: handed out again after an executor had got a byte of it (${end ?? 'still held'})`, id)
+  accuse(
+    'I13',
+    `${onLost}: handed out again after an executor had got a byte of it (${end ?? 'still held'})`,
+    id,
+  )
 }
 
 /** An executor has the job. */
@@ -46,8 +50,10 @@ function judgeReceived(facts: Facts, id: string, claim: Claim, accuse: Accuse, c
   const broken = claim.answers.flatMap(({ pull }) => facts.brokenness(pull.conn))
   // Its own close in order says that it had read everything.
   const excused =
-    broken.some((one) => one.what !== 'fin' && one.at <= endAt + historyRules.clockMs) || facts.troubled(gateway, at, endAt)
-  const say = (what: string) => accuse('twice', `${ack}: ${what}, though the executor had it and its connection was whole`, id)
+    broken.some((one) => one.what !== 'fin' && one.at <= endAt + historyRules.clockMs) ||
+    facts.troubled(gateway, at, endAt)
+  const say = (what: string) =>
+    accuse('twice', `${ack}: ${what}, though the executor had it and its connection was whole`, id)
   if (end === 'given back') {
     if (!excused) say('given back')
     else count('given back after a break, though read')
@@ -80,19 +86,32 @@ function judgeUnseen(
     pulls.some(
       (pull) =>
         !pull.asked.reads ||
-        pull.endAt >= at - historyRules.clockMs && brokenOf(pull).some((one) => one.at <= at + historyRules.handOverMs),
+        brokenOf(pull).some(
+          (one) =>
+            one.at <= at + historyRules.handOverMs &&
+            // The gateway does not hear that a connection has ended that carries nothing any more.
+            (one.what === 'swallowed' || pull.endAt >= at - historyRules.clockMs),
+        ),
     )
   if (!excused) accuse('I6', `${end}, though no executor saw a byte of it and nothing had broken`, id)
   const open = pulls.filter((pull) => pull.endAt >= at)
   const goneAt = Math.max(...open.map((pull) => pull.endAt))
-  const left = open.length > 0 && open.every(({ answer, asked }) => answer === undefined && leftAt(facts, asked.conn) !== undefined)
+  const left =
+    open.length > 0 &&
+    open.every(({ answer, asked }) => answer === undefined && leftAt(facts, asked.conn) !== undefined)
   if (!left) return
   if (isGoneBeforeReply(facts, claim, goneAt)) {
     accuse('I6', `${end}, though whoever it was for had left before the claim was answered`, id)
   }
   const reset = open.every(({ asked }) => facts.closed(asked.conn)?.by === 'rst')
   const soon = goneAt <= at + historyRules.evidenceMs / 2
-  if (ack === 'auto' && end === 'confirmed' && reset && soon && !facts.troubled(gateway, at - 2_000, at + 3_000)) {
+  if (
+    ack === 'auto' &&
+    end === 'confirmed' &&
+    reset &&
+    soon &&
+    !facts.troubled(gateway, at - 2_000, at + 3_000)
+  ) {
     accuse('twice', `delivered (${onLost}), though the connection was reset at once and nothing was read`, id)
   }
 }
@@ -108,7 +127,10 @@ function isGoneBeforeReply(facts: Facts, { gateway, at }: Claim, goneAt: number)
     .of('replies delayed')
     .find((one) => one.gateway === gateway && one.at <= at && one.until >= goneAt + historyRules.clockMs)
   if (delayed === undefined || goneAt > at + delayed.ms - historyRules.proxyMs) return false
-  return !facts.troubled(gateway, at - 1_000, goneAt + 1_000, ['gone during the claim', 'database link delays'])
+  return !facts.troubled(gateway, at - 1_000, goneAt + 1_000, [
+    'gone during the claim',
+    'database link delays',
+  ])
 }
 
 function countRuns({ claims, onLost }: Job, count: Count): void {

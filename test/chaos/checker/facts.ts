@@ -111,7 +111,8 @@ export function joinFacts(entries: readonly Entry[], record: DatabaseRecord): Fa
       const claim =
         job.lease === null
           ? claims.findLast(
-              (one) => one.ack === 'auto' && one.attempt === job.attempt && one.at <= (answer?.firstByteAt ?? 0) + 1,
+              (one) =>
+                one.ack === 'auto' && one.attempt === job.attempt && one.at <= (answer?.firstByteAt ?? 0) + 1,
             )
           : claims.find((one) => one.lease === job.lease)
       if (claim === undefined || answer === undefined) phantoms.push({ id: job.id, at: answer?.at ?? 0 })
@@ -228,7 +229,10 @@ function claimsOf(changes: readonly Change[], final: FinalJob): Claim[] {
   return claims
 }
 
-function newClaim({ id, at, application, ack, attempts, deliveries, leaseEndsAt, subscription }: Change, lease: string) {
+function newClaim(
+  { id, at, application, ack, attempts, deliveries, leaseEndsAt, subscription }: Change,
+  lease: string,
+) {
   return {
     ...{ id, at, application, gateway: gatewayOf(application), ack, attempt: attempts, deliveries, lease },
     ...{ subscription: subscription ?? '', end: undefined, endAt: Infinity },

@@ -9,7 +9,8 @@ export function judgeGateways(facts: Facts, accuse: Accuse, count: Count): void 
   judgeEnds(facts, accuse, count)
   judgeSamples(facts, accuse)
   judgeOrder(facts, accuse, count)
-  for (const { conn, bytes } of facts.of('unasked')) accuse('I2', `${conn} got ${bytes} bytes that it had not asked for`)
+  for (const { conn, bytes } of facts.of('unasked'))
+    accuse('I2', `${conn} got ${bytes} bytes that it had not asked for`)
   for (const { gateway, what } of facts.of('mistake')) accuse('answers', `${gateway}: ${what}`)
   for (const { gateway, line, at } of facts.of('log')) {
     // What cannot be reported to a database that is away is said, and is no mistake.
@@ -17,7 +18,10 @@ export function judgeGateways(facts: Facts, accuse: Accuse, count: Count): void 
     if (!reported || !facts.troubled(gateway, at - 15_000, at)) accuse('process', `${gateway} logged ${line}`)
   }
   if (facts.record.sessions > 0) {
-    accuse('process', `${facts.record.sessions} sessions of gateways were left in Postgres when all had ended`)
+    accuse(
+      'process',
+      `${facts.record.sessions} sessions of gateways were left in Postgres when all had ended`,
+    )
   }
   count('pulls', facts.pulls.size)
 }
@@ -62,7 +66,8 @@ function judgeSamples(facts: Facts, accuse: Accuse): void {
     if (transactions > 0) accuse('I4', `${gateway} keeps ${transactions} transactions open`)
     if (when === 'parked') continue
     if (parkedMetric > 0) accuse('process', `${gateway} keeps ${parkedMetric} pulls parked that have left`)
-    if (sockets > connectionsMax + socketsOfItsOwn) accuse('process', `${gateway} keeps ${sockets} sockets open`)
+    if (sockets > connectionsMax + socketsOfItsOwn)
+      accuse('process', `${gateway} keeps ${sockets} sockets open`)
     if (timers > timersMax) accuse('process', `${gateway} keeps ${timers} timers`)
   }
 }
@@ -70,16 +75,24 @@ function judgeSamples(facts: Facts, accuse: Accuse): void {
 /** I9: of two pulls of a subscription at a gateway, the one that came first is not still waiting when the other is served. */
 function judgeOrder(facts: Facts, accuse: Accuse, count: Count): void {
   const single = [...facts.pulls.values()].filter(
-    ({ asked, answer }) => asked.max === 1 && answer !== undefined && facts.brokenness(asked.conn).length === 0,
+    ({ asked, answer }) =>
+      asked.max === 1 && answer !== undefined && facts.brokenness(asked.conn).length === 0,
   )
   const queues = grouped(single, ({ asked }) => `${asked.gateway} ${asked.subscription}`)
   for (const queue of queues.values()) {
     const served = queue.filter(({ answer }) => answer?.status === 200)
-    for (const empty of queue) if (empty.answer?.status === 204) judgeOvertaking(facts, empty, served, accuse, count)
+    for (const empty of queue)
+      if (empty.answer?.status === 204) judgeOvertaking(facts, empty, served, accuse, count)
   }
 }
 
-function judgeOvertaking(facts: Facts, empty: Pull, served: readonly Pull[], accuse: Accuse, count: Count): void {
+function judgeOvertaking(
+  facts: Facts,
+  empty: Pull,
+  served: readonly Pull[],
+  accuse: Accuse,
+  count: Count,
+): void {
   for (const later of served) {
     const cameLater = later.asked.at >= empty.asked.at + historyRules.orderMs
     const waitedOn = empty.endAt >= later.endAt + historyRules.orderMs
@@ -87,8 +100,14 @@ function judgeOvertaking(facts: Facts, empty: Pull, served: readonly Pull[], acc
     count('pulls of one queue compared')
     const { gateway, process } = empty.asked
     if (facts.troubled(gateway, empty.asked.at, empty.endAt)) continue
-    if (facts.troubled(process, empty.asked.at, empty.endAt) || facts.troubled(later.asked.process, later.asked.at, later.endAt)) continue
-    accuse('I9', `at ${gateway} ${later.asked.conn} was served before ${empty.asked.conn}, which had come before`)
+    if (
+      facts.troubled(process, empty.asked.at, empty.endAt) ||
+      facts.troubled(later.asked.process, later.asked.at, later.endAt)
+    )
+      continue
+    accuse(
+      'I9',
+      `at ${gateway} ${later.asked.conn} was served before ${empty.asked.conn}, which had come before`,
+    )
   }
 }
-

@@ -79,8 +79,15 @@ export function historyOf(entries: readonly Entry[], record: DatabaseRecord, id:
 function isOf(
   id: string,
   key: string | undefined,
-  answer: Facts['pulls'] extends ReadonlyMap<string, infer P> ? (P extends { answer: infer A } ? A : never) : never,
+  answer: Facts['pulls'] extends ReadonlyMap<string, infer P>
+    ? P extends { answer: infer A }
+      ? A
+      : never
+    : never,
   broken: { readonly keys: readonly string[] } | undefined,
 ): boolean {
-  return answer?.jobs.some((one) => one.id === id) === true || (key !== undefined && broken?.keys.includes(key) === true)
+  return (
+    answer?.jobs.some((one) => one.id === id) === true ||
+    (key !== undefined && broken?.keys.includes(key) === true)
+  )
 }

@@ -44,7 +44,8 @@ function judgePublishes(facts: Facts, accuse: Accuse, count: Count): void {
     if (outcome === 'committed' && (id === null || !facts.jobs.has(id))) {
       accuse('I11', `${key} was committed, and is not there`)
     }
-    if (outcome === 'rolled back' && own.length > 0) accuse('I11', `${key} was rolled back, and is there`, id ?? '')
+    if (outcome === 'rolled back' && own.length > 0)
+      accuse('I11', `${key} was rolled back, and is there`, id ?? '')
     if (own.length > 1) accuse('I11', `${key} is there ${own.length} times`)
   }
 }
@@ -93,7 +94,8 @@ function judgeWaits(facts: Facts, job: Job, pulls: readonly Pull[], accuse: Accu
       if (end <= start) continue
       count('waits of a ready job beside a parked pull')
       if (end - start <= historyRules.lateMs) continue
-      if (facts.troubled(asked.gateway, start - 1_000, end) || facts.troubled(asked.process, start, end)) continue
+      if (facts.troubled(asked.gateway, start - 1_000, end) || facts.troubled(asked.process, start, end))
+        continue
       const ms = end === Infinity ? 'for ever' : `for ${Math.round(end - start)} ms`
       accuse('I3', `stayed ready ${ms} while ${asked.conn} waited at ${asked.gateway}`, job.final.id)
       return
@@ -109,7 +111,10 @@ function readyTimes({ changes, published }: Job): [from: number, until: number][
     // A publisher may have kept its transaction open, or nobody knows whether it committed.
     const seenAt = index > 0 ? at : published?.outcome === 'committed' ? published.at : undefined
     if (seenAt === undefined) continue
-    times.push([Math.max(at, seenAt), changes.slice(index + 1).find((one) => one.state !== 'ready')?.at ?? Infinity])
+    times.push([
+      Math.max(at, seenAt),
+      changes.slice(index + 1).find((one) => one.state !== 'ready' || one.op === 'DELETE')?.at ?? Infinity,
+    ])
   }
   return times
 }

@@ -9,7 +9,8 @@ export function judgeSettles(facts: Facts, accuse: Accuse, count: Count): void {
   for (const [id, ofJob] of grouped(calls, ({ asked }) => asked.id)) {
     const job = facts.jobs.get(id)
     if (job === undefined) {
-      if (ofJob.some(({ answer }) => answer?.status === 200)) accuse('I5', 'a job that is not there was settled', id)
+      if (ofJob.some(({ answer }) => answer?.status === 200))
+        accuse('I5', 'a job that is not there was settled', id)
       continue
     }
     for (const call of ofJob) {
@@ -31,18 +32,30 @@ function judgeApplied({ final }: Job, { asked: { verb, lease, id } }: Call, accu
   if (verb === 'heartbeat') return
   const applied =
     verb === 'complete'
-      ? final.state === 'succeeded' && final.settled === 'complete' && (lease === null || final.lease === lease)
+      ? final.state === 'succeeded' &&
+        final.settled === 'complete' &&
+        (lease === null || final.lease === lease)
       : final.log.some((one) => one.lease === lease && one.outcome === outcomes[verb])
   if (!applied) accuse('I5', `${verb} was answered 200, but did not end the job's hold`, id)
 }
 
 /** Only what has been claimed again or settled may be refused: a lease that merely ended still counts. */
-function judgeRefused({ claims }: Job, { asked: { lease, id, verb }, answer }: Call, accuse: Accuse): void {
+function judgeRefused(
+  { claims, changes }: Job,
+  { asked: { lease, id, verb }, answer }: Call,
+  accuse: Accuse,
+): void {
   if (lease === null) return
   const claim = claims.find((one) => one.lease === lease)
   if (claim === undefined) return
   const next = claims[claims.indexOf(claim) + 1]
-  const staleFrom = Math.min(isOver(claim) ? claim.endAt : Infinity, next?.at ?? Infinity)
+  // Its end can be the job's: attempts that are used up.
+  const gone = changes.find((one) => one.op === 'DELETE' && one.at >= claim.at)
+  const staleFrom = Math.min(
+    isOver(claim) ? claim.endAt : Infinity,
+    next?.at ?? Infinity,
+    gone?.at ?? Infinity,
+  )
   if (staleFrom > (answer?.at ?? 0)) accuse('I5', `${verb} was answered 409 while its lease counted`, id)
 }
 

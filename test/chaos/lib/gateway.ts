@@ -5,7 +5,7 @@ import { createInterface } from 'node:readline'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { History } from '../history.ts'
 import { databaseLink, executorLinks } from './links.ts'
-import type { DatabaseLink } from './links.ts'
+import type { DatabaseLink, ExecutorLinks } from './links.ts'
 
 /** One gateway of the fleet, behind proxies on either side, in one process after the other. */
 export type ChaosGateway = {
@@ -18,6 +18,7 @@ export type ChaosGateway = {
   /** What its connections to Postgres call themselves. */
   readonly application: string
   readonly database: DatabaseLink
+  readonly executors: ExecutorLinks
   kill(): Promise<void>
   /** SIGTERM; resolves when it has ended. */
   drain(): Promise<void>
@@ -29,7 +30,7 @@ export type ChaosGateway = {
 
 export type GatewayOptions = {
   readonly name: string
-  /** Folder with `src` and `sql`: the repository, or a broken copy of it. */
+  /** Of the build. */
   readonly root: string
   readonly databaseUrl: string
   readonly history: History
@@ -59,7 +60,7 @@ export async function startChaosGateway(options: GatewayOptions): Promise<ChaosG
     asked = 'no'
     url.searchParams.set('application_name', own)
     const { PATH, HOME, TMPDIR } = process.env
-    const process_ = spawn(process.execPath, ['--import', 'tsx', 'src/cli/pullgate.ts', 'serve'], {
+    const process_ = spawn(process.execPath, ['dist/cli/pullgate.js', 'serve'], {
       cwd: root,
       env: {
         ...{ PATH, HOME, TMPDIR, DATABASE_URL: url.href, PULLGATE_PORT: '0', PULLGATE_LOG_LEVEL: 'info' },
@@ -128,6 +129,7 @@ export async function startChaosGateway(options: GatewayOptions): Promise<ChaosG
       return application
     },
     database,
+    executors: links,
     kill: () => end('kill', 'SIGKILL'),
     drain: () => end('stop', 'SIGTERM'),
     signal: (signal) => void child?.kill(signal),

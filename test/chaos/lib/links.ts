@@ -8,9 +8,17 @@ import type { Pipe } from './proxy.ts'
 export type Preamble = { readonly conn: string; readonly link: Link | null }
 
 /** Between executors and one gateway. */
-export type ExecutorLinks = { readonly port: number; close(): void }
+export type ExecutorLinks = {
+  readonly port: number
+  /** Ends the connections that carry nothing any more: the gateway cannot know of their end. */
+  restore(): void
+  close(): void
+}
 
-export async function executorLinks(target: () => number | undefined, history: History): Promise<ExecutorLinks> {
+export async function executorLinks(
+  target: () => number | undefined,
+  history: History,
+): Promise<ExecutorLinks> {
   const proxy = await listen((client, keep) => {
     const refuse = () => void client.destroy()
     readPreamble(client, ({ conn, link }, rest) => {
@@ -54,7 +62,13 @@ export async function executorLinks(target: () => number | undefined, history: H
     }
   }
 
-  return proxy
+  return {
+    port: proxy.port,
+    restore() {
+      for (const pipe of proxy.pipes) if (pipe.swallowing) reset(pipe)
+    },
+    close: proxy.close,
+  }
 }
 
 function readPreamble(client: Socket, then: (preamble: Preamble, rest: Buffer) => void): void {

@@ -5,7 +5,6 @@ import pg from 'pg'
 import { startEmbeddedPostgres } from '../../../src/db/embedded.ts'
 import type { EmbeddedPostgres } from '../../../src/db/embedded.ts'
 import { withClient } from '../../../src/db/home.ts'
-import { migrate } from '../../../src/db/migrations.ts'
 
 /** A Postgres of its own, that can be restarted under everybody, and its own record of what became of each job. */
 export type ChaosPostgres = {
@@ -47,7 +46,7 @@ const audit = `
 
 const settings = { fsync: 'off', max_connections: '100', shared_buffers: '64MB', max_wal_size: '512MB' }
 
-export async function startChaosPostgres(migrateWith?: (url: string) => Promise<void>): Promise<ChaosPostgres> {
+export async function startChaosPostgres(migrate: (url: string) => Promise<void>): Promise<ChaosPostgres> {
   const scratch = mkdtempSync(join(tmpdir(), 'pullgate-chaos-'))
   chmodSync(scratch, 0o755)
   const start = (port?: number) =>
@@ -57,7 +56,7 @@ export async function startChaosPostgres(migrateWith?: (url: string) => Promise<
     })
   let server: EmbeddedPostgres = await start()
   const { url } = server
-  await (migrateWith?.(url) ?? withClient(url, (client) => migrate(client)))
+  await migrate(url)
   await withClient(url, (client) => client.query(audit))
   let admin: pg.Client | undefined
 

@@ -11,6 +11,7 @@ export type Pipe = {
   /** Bytes of the server's that the client was sent. */
   passed: number
   swallowing: boolean
+  /** Of what the server says. */
   delayMs: number
 }
 
@@ -30,7 +31,11 @@ export function end(pipe: Pipe): void {
 }
 
 /** `onData` may break the pipe; it tells how much of the server's chunk the client still gets. */
-export function joinPipe(client: Socket, server: Socket, onData?: (pipe: Pipe, chunk: Buffer) => number): Pipe {
+export function joinPipe(
+  client: Socket,
+  server: Socket,
+  onData?: (pipe: Pipe, chunk: Buffer) => number,
+): Pipe {
   const pipe: Pipe = { client, server, passed: 0, swallowing: false, delayMs: 0 }
   relay(pipe, client, server, (chunk) => chunk)
   relay(pipe, server, client, (chunk) => {
@@ -53,7 +58,8 @@ function relay(pipe: Pipe, from: Socket, to: Socket, filter: (chunk: Buffer) => 
     }
   }
   const later = (act: () => void) => {
-    queue.push({ at: performance.now() + pipe.delayMs, act })
+    const delayMs = from === pipe.server ? pipe.delayMs : 0
+    queue.push({ at: performance.now() + delayMs, act })
     if (queue.length === 1) runDue()
   }
   from.on('data', (chunk: Buffer) => {
@@ -75,7 +81,9 @@ function relay(pipe: Pipe, from: Socket, to: Socket, filter: (chunk: Buffer) => 
 
 export type Listening = { readonly port: number; readonly pipes: ReadonlySet<Pipe>; close(): void }
 
-export async function listen(accept: (client: Socket, keep: (pipe: Pipe) => void) => void): Promise<Listening> {
+export async function listen(
+  accept: (client: Socket, keep: (pipe: Pipe) => void) => void,
+): Promise<Listening> {
   const pipes = new Set<Pipe>()
   const clients = new Set<Socket>()
   const server: Server = createServer({ allowHalfOpen: true, noDelay: true }, (client) => {

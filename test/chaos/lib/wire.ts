@@ -15,7 +15,12 @@ export type Broken = {
 
 export type Wire = {
   /** One at a time. */
-  request(method: string, path: string, json?: unknown, headers?: Readonly<Record<string, string>>): Promise<Reply | Broken>
+  request(
+    method: string,
+    path: string,
+    json?: unknown,
+    headers?: Readonly<Record<string, string>>,
+  ): Promise<Reply | Broken>
   /** From the first byte of the answer to the request that is open. */
   onFirstByte(call: () => void): void
   end(by: 'fin' | 'rst'): void
@@ -64,7 +69,10 @@ export function openWire({ port, preamble, reading, onClosed, onUnasked }: WireO
   }
 
   function take(chunk: Buffer): void {
-    if (open === undefined) return onUnasked(chunk.length)
+    if (open === undefined) {
+      if (ended === undefined) onUnasked(chunk.length)
+      return
+    }
     received = received.length === 0 ? chunk : Buffer.concat([received, chunk])
     if (firstByteAt === null) {
       firstByteAt = Date.now()
