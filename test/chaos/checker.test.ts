@@ -155,7 +155,8 @@ test.each(['scheduled', 'ready', 'running'])('I3: a job that is still %s in the 
 })
 
 const sample = {
-  ...{ kind: 'sample', at: 9_000, gateway: 'g0', pulls: 30, parkedMetric: 30, connections: 6 },
+  kind: 'sample',
+  ...{ at: 9_000, gateway: 'g0', pulls: 30, parkedMetric: 30, connections: 6 },
   ...{ connectionsMax: 7, transactions: 0, sockets: 10, timers: 5 },
 } as const
 

@@ -1,6 +1,7 @@
 import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import pg from 'pg'
 import { startEmbeddedPostgres } from '../../../src/db/embedded.ts'
 import type { EmbeddedPostgres } from '../../../src/db/embedded.ts'
@@ -46,6 +47,8 @@ const audit = `
 
 const settings = { fsync: 'off', max_connections: '100', shared_buffers: '64MB', max_wal_size: '512MB' }
 
+const triesMax = 50
+
 export async function startChaosPostgres(migrate: (url: string) => Promise<void>): Promise<ChaosPostgres> {
   const scratch = mkdtempSync(join(tmpdir(), 'pullgate-chaos-'))
   chmodSync(scratch, 0o755)
@@ -71,8 +74,17 @@ export async function startChaosPostgres(migrate: (url: string) => Promise<void>
   return {
     url,
     async query<Row extends pg.QueryResultRow>(sql: string, values: unknown[] = []) {
-      const client = await connected()
-      return (await client.query<Row>(sql, values)).rows
+      // It may be restarting: everything that is asked here may be asked again.
+      for (let tries = 0; ; tries += 1) {
+        try {
+          return (await (await connected()).query<Row>(sql, values)).rows
+        } catch (error) {
+          admin = undefined
+          if (tries >= triesMax || (error instanceof pg.DatabaseError && !/^57/.test(error.code ?? '')))
+            throw error
+          await delay(200)
+        }
+      }
     },
     async restart(mode) {
       admin = undefined
