@@ -31,6 +31,8 @@ export type CampaignOptions = {
   readonly edits?: readonly Edit[]
   readonly settings?: Readonly<Record<string, string>>
   readonly onEpoch?: (report: Report) => void
+  /** No further round begins; those that were run are judged. */
+  readonly signal?: AbortSignal
 }
 
 export type Report = {
@@ -73,11 +75,12 @@ export async function runCampaign(options: CampaignOptions): Promise<Report> {
   })
 
   try {
-    const { root, migrate, remove } = await buildGateway(options.edits)
+    const { root, migrate, remove } = buildGateway(options.edits)
     undo.push(remove)
     const postgres = await startChaosPostgres(migrate)
     undo.push(postgres.stop)
-    while (done < rounds && violations.length === 0) {
+    const stopped = () => options.signal?.aborted === true
+    while (done < rounds && violations.length === 0 && !stopped()) {
       const own = await runEpoch(postgres, root, Math.min(epochRounds, rounds - done))
       for (const [name, count] of Object.entries(own.counts))
         counts.set(name, (counts.get(name) ?? 0) + count)
@@ -99,22 +102,24 @@ export async function runCampaign(options: CampaignOptions): Promise<Report> {
     const history = openHistory(join(directory(), 'harness.jsonl'))
     try {
       const settings = options.settings ?? {}
-      const gateways = await Promise.all(
-        Array.from({ length: gatewayCount }, (_, n) =>
-          startChaosGateway({ name: `g${n}`, root, databaseUrl: postgres.url, history, settings }),
+      const [gateways, executors, publisher] = await Promise.all([
+        Promise.all(
+          Array.from({ length: gatewayCount }, (_, n) =>
+            startChaosGateway({ name: `g${n}`, root, databaseUrl: postgres.url, history, settings }),
+          ),
         ),
-      )
+        Promise.all(
+          Array.from({ length: processCount }, (_, n) =>
+            startChild('executors.ts', (life) => [
+              `x${n}`,
+              String(life),
+              join(directory(), `x${n}-${life}.jsonl`),
+            ]),
+          ),
+        ),
+        startChild('publishers.ts', () => [join(directory(), 'publisher.jsonl')]),
+      ])
       closing.push(...gateways.map((gateway) => gateway.close))
-      const executors = await Promise.all(
-        Array.from({ length: processCount }, (_, n) =>
-          startChild('executors.ts', (life) => [
-            `x${n}`,
-            String(life),
-            join(directory(), `x${n}-${life}.jsonl`),
-          ]),
-        ),
-      )
-      const publisher = await startChild('publishers.ts', () => [join(directory(), 'publisher.jsonl')])
       closing.push(...[...executors, publisher].map((child) => child.stop))
       const injuries = createInjuries({ postgres, gateways, executors, history })
       const theRounds = await createRounds({ postgres, gateways, executors, publisher })
@@ -122,7 +127,7 @@ export async function runCampaign(options: CampaignOptions): Promise<Report> {
       let next = done
       const last = done + count
       const slot = async () => {
-        while (next < last) {
+        while (next < last && options.signal?.aborted !== true) {
           const plan = planRound(seed, next++)
           await Promise.all([theRounds.run(plan), injuries.inflict(plan)])
           faults.set(plan.fault, (faults.get(plan.fault) ?? 0) + 1)

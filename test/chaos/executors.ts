@@ -82,7 +82,9 @@ async function execute(order: ExecuteOrder): Promise<void> {
 function planBreak({ plan }: ExecuteOrder, wire: Wire): void {
   const { by, when, afterMs } = plan.break ?? {}
   if (by === undefined) return
-  if (when === 'first byte') wire.onFirstByte(() => wire.end(by))
+  if (when === 'first byte') {
+    wire.onFirstByte(() => (afterMs === 0 ? wire.end(by) : breakLater(wire, by, afterMs ?? 0)))
+  }
   if (when === 'parked') breakLater(wire, by, afterMs ?? 0)
 }
 

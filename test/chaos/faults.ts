@@ -3,7 +3,7 @@
  * restart costs a second, a reset nothing.
  */
 export const faultWeights = {
-  none: 220,
+  none: 200,
   'client fin': 120,
   'client rst': 150,
   'unread, then rst': 60,
@@ -12,7 +12,7 @@ export const faultWeights = {
   'link rst': 100,
   'link fin': 60,
   'link delays': 50,
-  'gone during the claim': 16,
+  'gone during the claim': 36,
   'executor stopped': 16,
   'executor killed': 8,
   'gateway killed': 7,

@@ -56,7 +56,7 @@ export type Link = {
 
 export type Break = {
   readonly by: 'fin' | 'rst'
-  /** `parked`: so many ms after the pull was sent; else at the first byte, or once the answer is complete. */
+  /** So many ms after the pull was sent, the first byte arrived, or the answer was complete. */
   readonly when: 'parked' | 'first byte' | 'answered'
   readonly afterMs: number
 }
@@ -243,11 +243,15 @@ function linkOf(random: Random, fault: Fault): Link | null {
 
 function breakOf(random: Random, fault: Fault): Break | null {
   const either = () => random.pick(['fin', 'rst'] as const)
+  const moment = () => {
+    const when = random.pick(moments)
+    // A small answer comes as a whole: whoever breaks off amid one does so at once.
+    return { when, afterMs: when === 'first byte' ? 0 : random.below(700) }
+  }
   const breaks: Partial<Record<Fault, () => Break>> = {
-    'client fin': () => ({ by: 'fin', when: random.pick(moments), afterMs: random.below(700) }),
-    'client rst': () => ({ by: 'rst', when: random.pick(moments), afterMs: random.below(700) }),
-    // The publisher of a quiet round comes after 350 to 650 ms.
-    'unread, then rst': () => ({ by: 'rst', when: 'parked', afterMs: 450 + random.below(700) }),
+    'client fin': () => ({ by: 'fin', ...moment() }),
+    'client rst': () => ({ by: 'rst', ...moment() }),
+    'unread, then rst': () => ({ by: 'rst', when: 'first byte', afterMs: random.below(500) }),
     // The notification takes 400 ms longer, and the claim's reply as long again.
     'gone during the claim': () => ({ by: either(), when: 'parked', afterMs: 800 + random.below(500) }),
   }

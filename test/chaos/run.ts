@@ -22,7 +22,12 @@ const { values } = parseArgs({
 
 const seed = values.seed === undefined ? Math.floor(Math.random() * 2 ** 31) : Number(values.seed)
 
+// Otherwise Postgres, which does not hear a Ctrl-C, would stay.
+const stop = new AbortController()
+for (const name of ['SIGINT', 'SIGTERM'] as const) process.on(name, () => stop.abort())
+
 const options: CampaignOptions = {
+  signal: stop.signal,
   ...{ seed, rounds: Number(values.rounds), atOnce: Number(values['at-once']), endLeases: false },
   epochRounds: Number(values['epoch-rounds']),
   onEpoch: ({ rounds, seconds }) => console.log(`${rounds} rounds, ${seconds.toFixed(0)} s`),
@@ -45,7 +50,16 @@ function print({ faults: drawn, counts, violations, rounds, seconds, directory, 
 /** Whether the checker notices, and after how many rounds. */
 async function tryMutant({ name, edits, caughtBy, settings = {} }: Mutant): Promise<boolean> {
   const report = await runCampaign({
-    ...{ seed, edits, settings, rounds: 480, epochRounds: 60, atOnce: 24, endLeases: true },
+    ...{
+      seed,
+      edits,
+      settings,
+      rounds: 480,
+      epochRounds: 120,
+      atOnce: 40,
+      endLeases: true,
+      signal: stop.signal,
+    },
   })
   const rules = new Set(report.violations.map(({ rule }) => rule))
   const caught = caughtBy.some((rule) => rules.has(rule))
@@ -61,7 +75,7 @@ if (values.mutant !== undefined && chosen.length === 0) {
   throw new Error(`no such mutant; there are:\n${mutants.map(({ name }) => `  ${name}\n`).join('')}`)
 }
 let passed = true
-for (const mutant of chosen) passed = (await tryMutant(mutant)) && passed
+for (const mutant of chosen) if (!stop.signal.aborted) passed = (await tryMutant(mutant)) && passed
 if (chosen.length === 0) {
   const report = await runCampaign(options)
   print(report)

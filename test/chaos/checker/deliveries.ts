@@ -104,13 +104,13 @@ function judgeUnseen(
     accuse('I6', `${end}, though whoever it was for had left before the claim was answered`, id)
   }
   const reset = open.every(({ asked }) => facts.closed(asked.conn)?.by === 'rst')
-  const soon = goneAt <= at + historyRules.evidenceMs / 2
+  const soon = goneAt <= at + historyRules.evidenceMs * 0.7
   if (
     ack === 'auto' &&
     end === 'confirmed' &&
     reset &&
     soon &&
-    !facts.troubled(gateway, at - 2_000, at + 3_000)
+    !facts.troubled(gateway, at, goneAt + historyRules.evidenceMs)
   ) {
     accuse('twice', `delivered (${onLost}), though the connection was reset at once and nothing was read`, id)
   }

@@ -68,6 +68,8 @@ export type Facts = {
   of<Kind extends Entry['kind']>(kind: Kind): Of<Kind>[]
   /** Whether a fault may have touched the gateway, or its way to Postgres, in the time given. */
   troubled(gateway: string, from: number, until: number, but?: readonly string[]): boolean
+  /** Of a gateway, of all, or of a process of executors; in the order in which they began. */
+  troublesOf(gateway: string, process: string): readonly Of<'trouble'>[]
   /** What happened to a connection that was not in order. */
   brokenness(conn: string): readonly { readonly at: number; readonly what: string }[]
   closed(conn: string): Of<'closed'> | undefined
@@ -140,6 +142,8 @@ export function joinFacts(entries: readonly Entry[], record: DatabaseRecord): Fa
           one.until >= from &&
           !but.includes(one.what),
       ),
+    troublesOf: (gateway, process) =>
+      troubles.filter((one) => one.gateway === null || one.gateway === gateway || one.gateway === process),
     brokenness: (conn) => broken.get(conn) ?? [],
     closed: (conn) => closed.get(conn),
   }

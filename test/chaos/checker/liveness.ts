@@ -93,14 +93,28 @@ function judgeWaits(facts: Facts, job: Job, pulls: readonly Pull[], accuse: Accu
       const end = Math.min(until, answer?.firstByteAt ?? broken?.firstByteAt ?? pull.endAt)
       if (end <= start) continue
       count('waits of a ready job beside a parked pull')
-      if (end - start <= historyRules.lateMs) continue
-      if (facts.troubled(asked.gateway, start - 1_000, end) || facts.troubled(asked.process, start, end))
-        continue
-      const ms = end === Infinity ? 'for ever' : `for ${Math.round(end - start)} ms`
-      accuse('I3', `stayed ready ${ms} while ${asked.conn} waited at ${asked.gateway}`, job.final.id)
+      const ms = quietStretch(facts, pull, start, end)
+      if (ms <= historyRules.lateMs) continue
+      accuse(
+        'I3',
+        `stayed ready for ${Math.round(ms)} ms in peace while ${asked.conn} waited at ${asked.gateway}`,
+        job.final.id,
+      )
       return
     }
   }
+}
+
+/** The longest part of the time given in which nothing ailed the pull's gateway, nor its executor. */
+function quietStretch(facts: Facts, { asked }: Pull, start: number, end: number): number {
+  if (end - start <= historyRules.lateMs) return 0
+  let [from, longest] = [start, 0]
+  for (const { at, until } of facts.troublesOf(asked.gateway, asked.process)) {
+    if (until < start) continue
+    longest = Math.max(longest, Math.min(at, end) - from)
+    from = Math.max(from, until)
+  }
+  return Math.max(longest, end - from)
 }
 
 /** From when until when the job could be claimed. */

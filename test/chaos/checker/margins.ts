@@ -9,7 +9,7 @@ export const historyRules = {
   /** After which an automatic acknowledgement counts as read (src/http/hand-over.ts). */
   evidenceMs: 1_000,
   /** The backstop with its jitter, and a slow machine. */
-  lateMs: 4_000,
+  lateMs: 3_000,
   /** After the drain began: a claim that was under way. */
   drainMs: 250,
   /** Beyond the wait of a pull. */

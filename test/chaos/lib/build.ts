@@ -1,8 +1,18 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import {
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
+import ts from 'typescript'
 
 /** The gateway that a campaign runs: a compiled copy, which starts faster than the sources, and can be a broken one. */
 
@@ -38,14 +48,33 @@ async function run(
   if (code !== 0) throw new Error(`${args.join(' ')} ended with ${code}`)
 }
 
-export async function buildGateway(edits: readonly Edit[] = []): Promise<Build> {
-  const root = mkdtempSync(join(tmpdir(), 'pullgate-chaos-build-'))
-  for (const name of ['src', 'sql', 'package.json', 'tsconfig.json', 'tsconfig.build.json']) {
-    cpSync(join(repository, name), join(root, name), { recursive: true })
+/** Each file on its own and unchecked: a second instead of ten. */
+function transpile(edits: readonly Edit[], root: string): void {
+  const { config } = ts.readConfigFile(join(repository, 'tsconfig.json'), ts.sys.readFile) as {
+    config: object
   }
+  const { options } = ts.parseJsonConfigFileContent(config, ts.sys, repository)
+  for (const name of readdirSync(join(repository, 'src'), { recursive: true, encoding: 'utf8' })) {
+    if (!name.endsWith('.ts')) continue
+    const fileName = join(repository, 'src', name)
+    const { outputText } = ts.transpileModule(edited(`src/${name}`, edits), {
+      fileName,
+      compilerOptions: options,
+    })
+    const target = join(root, 'dist', name.replace(/\.ts$/, '.js'))
+    mkdirSync(dirname(target), { recursive: true })
+    writeFileSync(target, outputText)
+  }
+}
+
+export function buildGateway(edits: readonly Edit[] = []): Build {
+  const root = mkdtempSync(join(tmpdir(), 'pullgate-chaos-build-'))
+  for (const name of ['sql', 'package.json'])
+    cpSync(join(repository, name), join(root, name), { recursive: true })
   symlinkSync(join(repository, 'node_modules'), join(root, 'node_modules'))
-  for (const { file } of edits) writeFileSync(join(root, file), edited(file, edits))
-  await run(root, ['node_modules/typescript/bin/tsc', '-p', 'tsconfig.build.json', '--noCheck'])
+  for (const { file } of edits)
+    if (file.startsWith('sql/')) writeFileSync(join(root, file), edited(file, edits))
+  transpile(edits, root)
   return {
     root,
     migrate: (url) => run(root, ['dist/cli/pullgate.js', 'migrate'], { DATABASE_URL: url }),

@@ -108,7 +108,16 @@ export function openWire({ port, preamble, reading, onClosed, onUnasked }: WireO
         socket.write(`${method} ${path} HTTP/1.1\r\n${lines.join('')}\r\n${body}`)
       })
     },
-    onFirstByte: (call) => (firstByte = call),
+    onFirstByte(call) {
+      firstByte = call
+      if (reading !== 'never') return
+      // Nothing asks for what arrives, but Node takes a first piece of it all the same.
+      const poll = setInterval(() => {
+        if (socket.bytesRead === 0 && !socket.destroyed) return
+        clearInterval(poll)
+        call()
+      }, 10)
+    },
     end(by) {
       if (socket.destroyed || ended !== undefined) return
       ended = by
