@@ -54,12 +54,18 @@ function transpile(edits: readonly Edit[], root: string): void {
     config: object
   }
   const { options } = ts.parseJsonConfigFileContent(config, ts.sys, repository)
+  // What nodenext means here; for a single file it would be looked up, and not found.
+  const compilerOptions = {
+    ...options,
+    module: ts.ModuleKind.ESNext,
+    moduleResolution: ts.ModuleResolutionKind.Bundler,
+  }
   for (const name of readdirSync(join(repository, 'src'), { recursive: true, encoding: 'utf8' })) {
     if (!name.endsWith('.ts')) continue
     const fileName = join(repository, 'src', name)
     const { outputText } = ts.transpileModule(edited(`src/${name}`, edits), {
       fileName,
-      compilerOptions: options,
+      compilerOptions,
     })
     const target = join(root, 'dist', name.replace(/\.ts$/, '.js'))
     mkdirSync(dirname(target), { recursive: true })

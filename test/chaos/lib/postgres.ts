@@ -59,8 +59,13 @@ export async function startChaosPostgres(migrate: (url: string) => Promise<void>
     })
   let server: EmbeddedPostgres = await start()
   const { url } = server
-  await migrate(url)
-  await withClient(url, (client) => client.query(audit))
+  try {
+    await migrate(url)
+    await withClient(url, (client) => client.query(audit))
+  } catch (error) {
+    await server.stop()
+    throw error
+  }
   let admin: pg.Client | undefined
 
   async function connected(): Promise<pg.Client> {
