@@ -5,6 +5,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { historyOf, judge } from './checker/judge.ts'
 import type { Verdict } from './checker/judge.ts'
 import { openHistory, readHistory } from './history.ts'
+import type { History } from './history.ts'
 import { createInjuries } from './injure.ts'
 import { buildGateway } from './lib/build.ts'
 import type { Edit } from './lib/build.ts'
@@ -51,6 +52,8 @@ export type Report = {
 // The longest that anything waits for: a hold of an automatic acknowledgement (15 s), a late settle, a retry's delay.
 const quietMs = 45_000
 const stopMs = 20_000
+const lagCheckMs = 100
+const lagMs = 500
 
 export async function runCampaign(options: CampaignOptions): Promise<Report> {
   const { seed, rounds, epochRounds, atOnce, endLeases } = options
@@ -121,6 +124,7 @@ export async function runCampaign(options: CampaignOptions): Promise<Report> {
       ])
       closing.push(...gateways.map((gateway) => gateway.close))
       closing.push(...[...executors, publisher].map((child) => child.stop))
+      closing.push(watchLag(history))
       const injuries = createInjuries({ postgres, gateways, executors, history })
       const theRounds = await createRounds({ postgres, gateways, executors, publisher })
 
@@ -158,4 +162,17 @@ export async function runCampaign(options: CampaignOptions): Promise<Report> {
       history.close()
     }
   }
+}
+
+/** A machine that has no time for this process has none for the others: nothing that is late then is judged. */
+function watchLag(history: History): () => void {
+  let due = performance.now() + lagCheckMs
+  const timer = setInterval(() => {
+    const lateMs = performance.now() - due
+    due = performance.now() + lagCheckMs
+    if (lateMs < lagMs) return
+    const at = Math.round(Date.now() - lateMs)
+    history.write({ kind: 'trouble', at, what: 'busy machine', gateway: null, until: Date.now() + lagMs })
+  }, lagCheckMs)
+  return () => clearInterval(timer)
 }

@@ -47,11 +47,12 @@ async function execute(order: ExecuteOrder): Promise<void> {
   pulling.add(leave)
   const timer = setTimeout(leave, plan.stayMs)
   let conn = ''
+  let got = 0
   const left_ = () => left
   for (let connections = 0; !left_();) {
     const first = connections === 0
     if (wire?.open !== true) {
-      if (!first && plan.once) break
+      if (!first && plan.leavesAfter !== null) break
       conn = `${prefix}/${plan.name}/${connections}`
       connections += 1
       wire = open(order, conn, first)
@@ -69,13 +70,14 @@ async function execute(order: ExecuteOrder): Promise<void> {
     if (pulled.jobs.length > 0) {
       if (first && plan.break?.when === 'answered') breakLater(wire, plan.break.by, plan.break.afterMs)
       worker.take(order, pulled.jobs)
-      if (plan.once) break
+      got += pulled.jobs.length
+      if (got >= (plan.leavesAfter ?? Infinity)) break
     } else if (pulled.pauseMs > 0) await delay(pulled.pauseMs)
   }
   clearTimeout(timer)
   pulling.delete(leave)
   // One that leaves with its job stays connected a while, as far as its plan does not say otherwise.
-  if (plan.once && wire !== undefined && plan.break?.when !== 'parked') await delay(300)
+  if (plan.leavesAfter !== null && wire !== undefined && plan.break?.when !== 'parked') await delay(300)
   wire?.end('fin')
 }
 

@@ -3,7 +3,7 @@
  * restart costs a second, a reset nothing.
  */
 export const faultWeights = {
-  none: 200,
+  none: 194,
   'client fin': 120,
   'client rst': 150,
   'unread, then rst': 60,
@@ -16,7 +16,7 @@ export const faultWeights = {
   'executor stopped': 16,
   'executor killed': 8,
   'gateway killed': 7,
-  'gateway drained': 9,
+  'gateway drained': 15,
   'gateway stopped': 7,
   'database link cut': 9,
   'database link swallows': 5,

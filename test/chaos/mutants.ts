@@ -177,7 +177,7 @@ export const mutants: readonly Mutant[] = [
       edit(
         'src/app.ts',
         'return dispatcher.answerAll(Math.min(spreadMsMax, dispatcher.parked * spreadMsPerPull))',
-        `return new Promise<void>((resolve) => clock.after(1500, resolve)).then(() =>
+        `return new Promise<void>((resolve) => clock.after(5_000, resolve)).then(() =>
         dispatcher.answerAll(Math.min(spreadMsMax, dispatcher.parked * spreadMsPerPull)),
       )`,
       ),

@@ -79,8 +79,8 @@ export type ExecutorPlan = {
   readonly break: Break | null
   readonly work: readonly Work[]
   readonly piggyback: boolean
-  /** It leaves with its first job. */
-  readonly once: boolean
+  /** It leaves with so many jobs, or when its connection breaks; null: it goes on. */
+  readonly leavesAfter: number | null
 }
 
 export type RoundPlan = {
@@ -91,6 +91,8 @@ export type RoundPlan = {
   readonly faultMs: number
   /** On its own topic, which nobody else wakes. */
   readonly quiet: boolean
+  /** The second of two publishers commits long after a later one's job was claimed. */
+  readonly late: boolean
   readonly busyTopic: number
   readonly gateway: number
   readonly process: number
@@ -136,9 +138,10 @@ export function planRound(seed: number, round: number): RoundPlan {
   const fault = weighted(random, faultWeights, faults)
   const gone = fault === 'gone during the claim'
   const quiet = gone || fault === 'unread, then rst' || (fault === 'none' && random.chance(0.5))
+  const late = quiet && fault === 'none' && random.chance(0.4)
   const gateway = random.below(gatewayCount)
   const process = random.below(processCount)
-  const common = { round, fault, quiet, gateway, process, busyTopic: random.below(busyTopics) }
+  const common = { round, fault, quiet, late, gateway, process, busyTopic: random.below(busyTopics) }
   const executors = Array.from({ length: quiet ? 1 : 1 + random.below(3) }, (_, n) =>
     planExecutor(random, n === 0 ? fault : 'none', { ...common, name: `r${round}e${n}` }),
   )
@@ -161,15 +164,15 @@ export function planRound(seed: number, round: number): RoundPlan {
 
 function planPublishers(
   random: Random,
-  { round, quiet, fault }: Pick<RoundPlan, 'round' | 'quiet' | 'fault'>,
+  { round, quiet, late, fault }: Pick<RoundPlan, 'round' | 'quiet' | 'late' | 'fault'>,
 ) {
   const onLost = random.pick(onLosts)
-  return Array.from({ length: quiet ? 1 : 1 + random.below(2) }, (_, publisher): PublishPlan => {
+  return Array.from({ length: late ? 2 : quiet ? 1 : 1 + random.below(2) }, (_, publisher): PublishPlan => {
     const pauses = !quiet && random.chance(0.2)
     return {
       // After the executors of a quiet round have parked, and the topic has been found empty and armed.
-      startMs: quiet ? 350 + random.below(300) : random.below(400),
-      pauseMs: pauses ? 100 + random.below(700) : 0,
+      startMs: late ? 300 + 100 * publisher : quiet ? 350 + random.below(300) : random.below(400),
+      pauseMs: late && publisher === 0 ? 900 : pauses ? 100 + random.below(700) : 0,
       rollback: !quiet && random.chance(0.15),
       jobs: Array.from({ length: quiet ? 1 : 1 + random.below(3) }, (_, job): JobPlan => {
         const large = fault === 'slow reader' || random.chance(0.03)
@@ -194,10 +197,11 @@ function planExecutor(
   {
     name,
     quiet,
+    late,
     gateway,
     process,
     fault: ofRound,
-  }: Pick<RoundPlan, 'quiet' | 'gateway' | 'process' | 'fault'> & {
+  }: Pick<RoundPlan, 'quiet' | 'late' | 'gateway' | 'process' | 'fault'> & {
     readonly name: string
   },
 ): ExecutorPlan {
@@ -218,9 +222,9 @@ function planExecutor(
     reading: fault === 'unread, then rst' ? 'never' : fault === 'slow reader' ? 'slow' : 'normal',
     link: linkOf(random, fault),
     break: breakOf(random, fault),
-    work: Array.from({ length: 4 }, () => weighted(random, workWeights, works)),
+    work: late ? ['complete'] : Array.from({ length: 4 }, () => weighted(random, workWeights, works)),
     piggyback: random.chance(0.5),
-    once: quiet,
+    leavesAfter: late ? 2 : quiet ? 1 : null,
   }
 }
 

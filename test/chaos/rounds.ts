@@ -84,7 +84,7 @@ export async function createRounds({
         max: 20,
       },
       ...{ startMs: 0, stayMs: 600_000, reading: 'normal', link: null, break: null, work: ['complete'] },
-      ...{ piggyback: false, once: false },
+      ...{ piggyback: false, leavesAfter: null },
     }
   }
 

@@ -209,7 +209,7 @@ function claimsOf(changes: readonly Change[], final: FinalJob): Claim[] {
     } else if (state === 'running' && before?.state !== 'running') {
       // A late heartbeat has revived it.
       held = claims.at(-1)
-      if (held !== undefined) held.end = undefined
+      if (held !== undefined) Object.assign(held, { end: undefined, endAt: Infinity })
     } else if (lease === null && before?.lease !== null) {
       held ??= claims.at(-1)
       end(change.deliveries === before?.deliveries ? 'retried' : 'given back', change)
@@ -225,7 +225,8 @@ function claimsOf(changes: readonly Change[], final: FinalJob): Claim[] {
   const last = claims.at(-1)
   if (last?.end === 'finished' && before?.op === 'DELETE') {
     // The job's log is what tells a hold that was lost for good from one that was settled.
-    const told = final.log.findLast((one) => one.lease === last.lease)
+    // A hold that was lost and revived has an entry of its own, with another state.
+    const told = final.log.findLast((one) => one.lease === last.lease && one.state === final.state)
     if (final.state === 'delivered') last.end = 'confirmed'
     else if (told?.outcome === 'lost' || told?.outcome === 'in doubt') last.end = told.outcome
     else if (told?.outcome === 'failed') last.end = 'failed'

@@ -9,9 +9,9 @@ export const historyRules = {
   /** After which an automatic acknowledgement counts as read (src/http/hand-over.ts). */
   evidenceMs: 1_000,
   /** The backstop with its jitter, and a slow machine. */
-  lateMs: 3_000,
+  lateMs: 4_000,
   /** After the drain began: a claim that was under way. */
-  drainMs: 250,
+  drainMs: 1_000,
   /** Beyond the wait of a pull. */
   answerMs: 3_000,
   /** By which one pull must have come before another to count as the earlier one. */
