@@ -1,0 +1,186 @@
+import type { Edit } from './lib/build.ts'
+
+/**
+ * Gateways with one mechanism broken, to see that the checker notices: copies of the sources with one edit each. The
+ * text to replace has to be there exactly once, else the mutant has to be brought up to date.
+ */
+
+export type Mutant = {
+  readonly name: string
+  /** What the checker is to find: a rule. */
+  readonly caughtBy: readonly string[]
+  readonly edits: readonly Edit[]
+  readonly settings?: Readonly<Record<string, string>>
+}
+
+const edit = (file: string, find: string, replace: string): Edit => ({ file, find, replace })
+const noBackstop = { PULLGATE_BACKSTOP_MS: '60000' }
+
+export const mutants: readonly Mutant[] = [
+  {
+    name: 'a claimed job is handed out twice',
+    caughtBy: ['I1'],
+    edits: [
+      edit(
+        'src/dispatch/hand-out.ts',
+        'const taker = group.find(canTake) ?? substitute(topic, group[0], canTake)',
+        `const taker = group.find(canTake) ?? substitute(topic, group[0], canTake)
+    const other = taker && substitute(topic, taker, (one) => one !== taker && canTake(one))
+    if (other !== undefined) shares.set(other, [...(shares.get(other) ?? []), job])`,
+      ),
+    ],
+  },
+  {
+    name: 'claims do not lock',
+    caughtBy: ['I1'],
+    edits: [
+      edit(
+        'sql/functions/claim.sql',
+        `          limit v_topic.wanted - cardinality(v_taken)
+          for update skip locked);`,
+        `          limit v_topic.wanted - cardinality(v_taken));
+      perform pg_sleep(0.02);`,
+      ),
+    ],
+  },
+  {
+    name: 'give-backs are dropped',
+    caughtBy: ['I6'],
+    edits: [
+      edit(
+        'src/dispatch/dispatcher.ts',
+        'if (leftOver.length > 0) deliveries.giveBack(leftOver)',
+        'if (leftOver.length < 0) deliveries.giveBack(leftOver)',
+      ),
+    ],
+  },
+  {
+    name: 'a give-back spends the attempt',
+    caughtBy: ['I6'],
+    edits: [edit('sql/functions/claim.sql', 'p_job.attempts := p_job.attempts - 1;', '')],
+  },
+  {
+    name: 'confirmed without evidence',
+    caughtBy: ['twice'],
+    edits: [
+      edit(
+        'src/http/hand-over.ts',
+        'conclude(hadError ? deliveries.doubt : deliveries.confirm)',
+        'conclude(hadError ? deliveries.confirm : deliveries.confirm)',
+      ),
+    ],
+  },
+  {
+    name: 'doubt is a give-back, also under orphan',
+    caughtBy: ['I13'],
+    edits: [
+      edit(
+        'sql/functions/claim.sql',
+        `if v_job.on_lost = 'requeue' and not v_job.auto_ack then`,
+        `if true then`,
+      ),
+    ],
+  },
+  {
+    name: 'every lost job is requeued',
+    caughtBy: ['I13', 'jobs'],
+    edits: [
+      edit('sql/functions/job-rows.sql', `when p_job.on_lost = 'orphan' then 'orphaned'`, ''),
+      edit(
+        'sql/functions/job-rows.sql',
+        `when p_job.on_lost = 'fail' or p_job.attempts`,
+        'when p_job.attempts',
+      ),
+    ],
+  },
+  {
+    name: 'notifications are ignored, without a backstop',
+    caughtBy: ['I3'],
+    edits: [
+      edit(
+        'src/dispatch/wakes.ts',
+        `return kicks ? dispatcher.kick(topic, 'notification') : 'idle'`,
+        `return kicks ? 'idle' : 'idle'`,
+      ),
+    ],
+    settings: noBackstop,
+  },
+  {
+    name: 'due work is never done',
+    caughtBy: ['I3'],
+    edits: [
+      edit('src/dispatch/due-work.ts', 'if (running || stopped) return', 'if (!running || stopped) return'),
+    ],
+  },
+  {
+    name: 'marks pass open transactions',
+    caughtBy: ['I3'],
+    edits: [
+      edit(
+        'sql/functions/marks.sql',
+        'passed := p_fence is not null and running <@ p_left_out;',
+        'passed := p_fence is not null;',
+      ),
+      edit('src/dispatch/marks.ts', 'const jobsMin = 100', 'const jobsMin = 1'),
+    ],
+  },
+  {
+    name: 'a lost lease is answered 200',
+    caughtBy: ['I5'],
+    edits: [
+      edit(
+        'src/db/settle-store.ts',
+        'return { status, state, dueAt: due_at ?? null }',
+        `return { status: status === 'lost' ? 'ok' : status, state, dueAt: due_at ?? null }`,
+      ),
+    ],
+  },
+  {
+    name: 'leases are not compared',
+    caughtBy: ['I5'],
+    edits: [
+      edit(
+        'sql/functions/job-rows.sql',
+        'else job.lease = p_lease and job.settled is null and job.state in',
+        'else job.state in',
+      ),
+    ],
+  },
+  {
+    name: 'a settle that is said again is refused',
+    caughtBy: ['I5'],
+    edits: [
+      edit(
+        'sql/functions/settle.sql',
+        `elsif (v.finished).settled = 'complete'`,
+        `elsif false and (v.finished).settled = 'complete'`,
+      ),
+    ],
+  },
+  {
+    name: 'a lease is over before its time',
+    caughtBy: ['I1'],
+    edits: [
+      edit('sql/functions/due.sql', 'elsif v_job.lease_ends_at > v_now then', 'elsif false then'),
+      edit(
+        'sql/functions/claim.sql',
+        'lease_check_at = i.held_until,',
+        `lease_check_at = v_now + interval '2 seconds',`,
+      ),
+    ],
+  },
+  {
+    name: 'a drain goes on claiming',
+    caughtBy: ['I10'],
+    edits: [
+      edit('src/dispatch/dispatcher.ts', 'draining = true', 'draining = false'),
+      edit(
+        'src/app.ts',
+        'return dispatcher.answerAll(Math.min(spreadMsMax, dispatcher.parked * spreadMsPerPull))',
+        `return new Promise<void>((resolve) => clock.after(5_000, resolve)).then(() =>
+        dispatcher.answerAll(Math.min(spreadMsMax, dispatcher.parked * spreadMsPerPull)),
+      )`,
+      ),
+    ],
+  },
+]
