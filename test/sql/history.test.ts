@@ -46,8 +46,10 @@ describe('a finished job', () => {
     })
     const live = await readJob(one, job.id)
     await complete(one, job, '{"ok":  true}')
-    const { seq, live: _, announced, lease_ends_at, lease_check_at, ...kept } = live
+    const { seq, live: _, announced, lease_ends_at, lease_check_at, ...held } = live
     expect([seq, announced, lease_ends_at, lease_check_at].every((column) => column !== null)).toBe(true)
+    const { gateway_id, claim_id, unconfirmed, ...kept } = held
+    expect([gateway_id, claim_id, unconfirmed]).toEqual([0, 0, false])
     const finished = await readJob(one, job.id)
     expect(finished).toMatchObject({
       ...kept,
