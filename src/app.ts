@@ -16,12 +16,9 @@ import { createDeliveries } from './dispatch/deliveries.ts'
 import { createDispatcher } from './dispatch/dispatcher.ts'
 import { createDueWork } from './dispatch/due-work.ts'
 import { createHeldHeartbeats } from './dispatch/held-heartbeats.ts'
-import { createHeldJobs } from './dispatch/held-jobs.ts'
-import { createIdentity } from './dispatch/identity.ts'
 import { createMarks } from './dispatch/marks.ts'
-import { createPeers } from './dispatch/peers.ts'
+import { createMembership } from './dispatch/membership.ts'
 import { createSubscriptionDirectory } from './dispatch/subscription-directory.ts'
-import { createUnheardClaims } from './dispatch/unheard-claims.ts'
 import { countsByTopic, createUpkeep } from './dispatch/upkeep.ts'
 import { createWakes } from './dispatch/wakes.ts'
 import { systemClock } from './domain/clock.ts'
@@ -95,22 +92,17 @@ export async function startGateway(config: Config, databaseUrl: string): Promise
     steps.push('pool', database.close)
     const revision = await requireSchema(database.withClient)
 
-    const gateways = createGatewayStore(database)
-    const unheard = createUnheardClaims({ store: gateways, clock, emit })
-    const held = createHeldJobs(clock)
-    const identity = createIdentity({
-      ...{ store: gateways, held, clock, emit },
+    const membership = createMembership({
+      ...{ store: createGatewayStore(database), clock, emit },
       onWithout: () => dispatcher.kickAll('resync'),
+      onUnlocked: (id) => listener.unlocked(id),
     })
-    const peers = createPeers({
-      ...{ store: gateways, identity, clock, emit },
-      onOwn: (id) => listener.unlocked(id),
-    })
+    const { identity, held, peers } = membership
     const jobs = createJobStore(database, {
       claimStatements: Math.ceil(config.PULLGATE_POOL_MAX / 2),
       gateway: () => identity.current ?? 0,
       clock,
-      onUnheard: unheard.remember,
+      onUnheard: membership.unheard,
     })
     const watch = createWatchStore(database)
     const queue = createQueueStore(database)
@@ -150,13 +142,11 @@ export async function startGateway(config: Config, databaseUrl: string): Promise
       notifyFromElsewhere: watch.notify,
       onNotification: wakes.notified,
       onListening(gateway) {
-        identity.taken(gateway)
-        peers.listening()
+        membership.joined(gateway)
         wakes.resync()
       },
       onLost(cause) {
-        identity.lost()
-        peers.deaf()
+        membership.lost()
         wakes.deaf(cause)
       },
     })
@@ -177,10 +167,7 @@ export async function startGateway(config: Config, databaseUrl: string): Promise
     steps.push('listener', listener.close)
     await listener.start()
     // Before its lock is let go of, so that no peer takes this gateway for dead.
-    steps.push('gateway', async () => {
-      await Promise.all([unheard.stop(), peers.stop()])
-      await identity.stop()
-    })
+    steps.push('membership', membership.stop)
     steps.push('background work', async () => {
       marks.stop()
       await Promise.all([dueWork.stop(), upkeep.stop(), arming.stop()])

@@ -127,7 +127,10 @@ export type JobStore = {
   doubt(jobs: readonly Held[]): Promise<number>
 }
 
-/** What becomes of claims whose gateway has died, or has not heard of them (sql/functions/gateway.sql). All resolve to the number of jobs given back. */
+/**
+ * What becomes of claims whose gateway has died, or has not heard of them (sql/functions/gateway.sql). All resolve to the
+ * number of jobs given back.
+ */
 export type GatewayStore = {
   /** Of others: what they had not confirmed is in doubt. */
   bury(gateways: readonly number[]): Promise<number>

@@ -9,7 +9,7 @@ const fleet = 1_000
 
 /** Puts a counter around pullgate.claim. A sequence counts calls at once, whatever becomes of their transactions. */
 async function countClaims(): Promise<() => Promise<number>> {
-  const signature = 'pullgate.claim(bigint[], uuid[], integer[], bigint[], bigint[], uuid[])'
+  const signature = 'pullgate.claim(bigint[], uuid[], integer[], bigint[], bigint[], integer, bigint, uuid[])'
   const [{ definition } = { definition: '' }] = await database.query<{ definition: string }>(
     `select pg_get_function_result('${signature}'::regprocedure) as definition`,
   )
@@ -18,12 +18,12 @@ async function countClaims(): Promise<() => Promise<number>> {
   await database.query(`
     create function pullgate.claim(
       p_topics bigint[], p_subscriptions uuid[], p_counts integer[], p_lanes bigint[], p_marks bigint[],
-      p_keys uuid[] default null)
+      p_gateway integer, p_claim bigint, p_keys uuid[])
       returns ${definition} language plpgsql volatile as $$
       begin
         perform nextval('pullgate.claim_calls');
-        return query
-          select * from pullgate.counted_claim(p_topics, p_subscriptions, p_counts, p_lanes, p_marks, p_keys => p_keys);
+        return query select * from pullgate.counted_claim(
+          p_topics, p_subscriptions, p_counts, p_lanes, p_marks, p_gateway, p_claim, p_keys);
       end $$`)
   return async () =>
     Number(await database.value('select last_value + is_called::integer from pullgate.claim_calls'))
