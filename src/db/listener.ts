@@ -31,7 +31,7 @@ export type ListenerOptions = {
   readonly onNotification: (payload: string) => void
   /** LISTEN has been committed, at first and after every loss: whatever was sent before may have been missed. */
   readonly onListening: () => void
-  /** The session was lost: nothing is heard until onListening. */
+  /** Nothing is heard until onListening: the session was lost, or the cause is another than it was. */
   readonly onLost: (cause: ListenerLossCause) => void
 }
 
@@ -169,12 +169,11 @@ export function createListener(options: ListenerOptions): Listener {
 
   function deaf(error: unknown): void {
     const cause = causeOf(error)
-    // It stays as it is until somebody changes the configuration: once is enough.
-    if (cause !== 'pooler' || lostTo !== 'pooler') {
-      emit({ type: 'listener lost', cause, reason: asError(error).message })
-    }
+    const isNew = cause !== lostTo
+    // A pooler stays one until somebody changes the configuration: once is enough.
+    if (isNew || cause !== 'pooler') emit({ type: 'listener lost', cause, reason: asError(error).message })
     lostTo = cause
-    options.onLost(cause)
+    if (isNew) options.onLost(cause)
   }
 
   function reconnect(): void {
