@@ -35,7 +35,7 @@ export type ListenerOptions = {
    * session has this id as a gateway, a new one each time.
    */
   readonly onListening: (gateway: number) => void
-  /** The session was lost: nothing is heard until onListening. */
+  /** Nothing is heard until onListening: the session was lost, or the cause is another than it was. */
   readonly onLost: (cause: ListenerLossCause) => void
 }
 
@@ -182,12 +182,11 @@ export function createListener(options: ListenerOptions): Listener {
 
   function deaf(error: unknown): void {
     const cause = causeOf(error)
-    // It stays as it is until somebody changes the configuration: once is enough.
-    if (cause !== 'pooler' || lostTo !== 'pooler') {
-      emit({ type: 'listener lost', cause, reason: asError(error).message })
-    }
+    const isNew = cause !== lostTo
+    // A pooler stays one until somebody changes the configuration: once is enough.
+    if (isNew || cause !== 'pooler') emit({ type: 'listener lost', cause, reason: asError(error).message })
     lostTo = cause
-    options.onLost(cause)
+    if (isNew) options.onLost(cause)
   }
 
   function reconnect(): void {

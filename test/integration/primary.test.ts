@@ -1,9 +1,11 @@
-import { expect, test } from 'vitest'
+import { expect, onTestFinished, test } from 'vitest'
+import { openDatabase } from '../../src/db/database.ts'
 import { createPrimary } from '../../src/db/primary.ts'
 import { useDatabase } from '../support/database.ts'
 import { gatewayFor } from '../support/gateway.ts'
 import { blackHoleProxy } from '../support/gateway-proxy.ts'
 import { expectProblem, jobOf, until } from '../support/http.ts'
+import { transactionPooler } from '../support/transaction-pooler.ts'
 
 // Which server of a URL is taken, and what becomes of connections that fall silent. Standbys: failover.test.ts.
 
@@ -48,6 +50,22 @@ test('a search that fails says what each server answered, and no password', asyn
   const found = createPrimary(together(url.href, url.href), 5_000).find()
   await expect(found).rejects.toThrow(/^none of 2 servers .*\(1: database "no_such_database" does not exist/)
   if (url.password !== '') await expect(found).rejects.not.toThrow(url.password)
+})
+
+test('statements are prepared, but not where a pooler may run each in another session', async () => {
+  const pooler = await transactionPooler(database.url)
+  const preparedBehind = async (url: string) => {
+    const pool = openDatabase({
+      ...{ url, applicationName: 'test', poolMax: 1, connectTimeoutMs: 5_000, statementTimeoutMs: 5_000 },
+      emit: (event) => expect(event).toBeUndefined(),
+    })
+    onTestFinished(() => pool.close())
+    await pool.withClient((client) => client.query('select'))
+    const text = 'select count(*)::integer as count from pg_prepared_statements'
+    return pool.query({ name: 'count', text }, [])
+  }
+  expect(await preparedBehind(database.url)).toEqual([{ count: 1 }])
+  expect(await preparedBehind(pooler.url)).toEqual([{ count: 0 }])
 })
 
 test('a connection of the pool that falls silent costs the requests on it a 503, and is replaced', async () => {
