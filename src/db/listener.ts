@@ -249,7 +249,7 @@ export function createListener(options: ListenerOptions): Listener {
       return session !== undefined
     },
     unlocked(gateway) {
-      if (session?.gateway === gateway) lost(session, new Error(endedByServer))
+      if (session?.gateway === gateway) lost(session, timedOut('the lock of this gateway was free'))
     },
     close() {
       closed = true

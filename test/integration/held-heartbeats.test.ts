@@ -133,7 +133,7 @@ test('a heartbeat that a silent cancel passed by is told of it when the listener
   await database.query(`begin; set local pullgate.notify = off; select pullgate.cancel(${job.id}); commit`)
   const ended = await database.query(
     `select pg_terminate_backend(pid, 5000) from pg_stat_activity
-      where query like 'LISTEN%' and datname = current_database()`,
+      where query like 'select pullgate.join_gateway%' and datname = current_database()`,
   )
   expect(ended).not.toEqual([])
   expect((await answer).body.cancel).toEqual({ reason: 'cancelled' })
