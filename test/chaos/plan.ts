@@ -167,11 +167,13 @@ function planPublishers(
   { round, quiet, late, fault }: Pick<RoundPlan, 'round' | 'quiet' | 'late' | 'fault'>,
 ) {
   const onLost = random.pick(onLosts)
+  // A patient executor's topic is armed, and its fence closed, when its job comes: only the notification tells of it.
+  const quietMs = fault === 'none' ? 1_400 : 350
   return Array.from({ length: late ? 2 : quiet ? 1 : 1 + random.below(2) }, (_, publisher): PublishPlan => {
     const pauses = !quiet && random.chance(0.2)
     return {
       // After the executors of a quiet round have parked, and the topic has been found empty and armed.
-      startMs: late ? 300 + 100 * publisher : quiet ? 350 + random.below(300) : random.below(400),
+      startMs: late ? 300 + 100 * publisher : quiet ? quietMs + random.below(300) : random.below(400),
       pauseMs: late && publisher === 0 ? 900 : pauses ? 100 + random.below(700) : 0,
       rollback: !quiet && random.chance(0.15),
       jobs: Array.from({ length: quiet ? 1 : 1 + random.below(3) }, (_, job): JobPlan => {
