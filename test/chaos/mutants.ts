@@ -57,7 +57,13 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'a give-back spends the attempt',
     caughtBy: ['I6'],
-    edits: [edit('sql/functions/claim.sql', 'p_job.attempts := p_job.attempts - 1;', '')],
+    edits: [
+      edit(
+        'sql/functions/claim.sql',
+        'p_job.attempts := p_job.attempts - (p_job.unaccepted = 0)::integer;',
+        '',
+      ),
+    ],
   },
   {
     name: 'confirmed without evidence',
@@ -76,7 +82,7 @@ export const mutants: readonly Mutant[] = [
     edits: [
       edit(
         'sql/functions/claim.sql',
-        `if v_job.on_lost = 'requeue' and not v_job.auto_ack then`,
+        `if v_job.state = 'offered' or v_job.on_lost = 'requeue' and not v_job.auto_ack then`,
         `if true then`,
       ),
     ],
@@ -176,10 +182,9 @@ export const mutants: readonly Mutant[] = [
       edit('src/dispatch/dispatcher.ts', 'draining = true', 'draining = false'),
       edit(
         'src/app.ts',
-        'return dispatcher.answerAll(Math.min(spreadMsMax, dispatcher.parked * spreadMsPerPull))',
-        `return new Promise<void>((resolve) => clock.after(5_000, resolve)).then(() =>
-        dispatcher.answerAll(Math.min(spreadMsMax, dispatcher.parked * spreadMsPerPull)),
-      )`,
+        'await Promise.all([dispatcher.answerAll(spreadMs), heldHeartbeats.drain(spreadMs)])',
+        `await new Promise<void>((resolve) => clock.after(5_000, resolve))
+      await Promise.all([dispatcher.answerAll(spreadMs), heldHeartbeats.drain(spreadMs)])`,
       ),
     ],
   },
