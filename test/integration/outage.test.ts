@@ -94,7 +94,9 @@ test('after a crash of the server, or an immediate stop, everything goes on by i
     // A process that is killed takes the sessions of all others along.
     async () => {
       const { rows } = await withClient(server.url, (client) =>
-        client.query<{ pid: number }>(`select pid from pg_stat_activity where query like 'select pullgate.join_gateway%'`),
+        client.query<{ pid: number }>(
+          `select pid from pg_stat_activity where query like 'select pullgate.join_gateway%'`,
+        ),
       )
       process.kill(rows[0]?.pid ?? 0, 'SIGKILL')
     },
