@@ -4,7 +4,6 @@ import { openWire } from './lib/wire.ts'
 import type { Wire } from './lib/wire.ts'
 import { serveOrders } from './orders.ts'
 import type { ExecuteOrder } from './orders.ts'
-import { features } from './plan.ts'
 import { createPulls } from './pulls.ts'
 import type { Pulled } from './pulls.ts'
 import { createWorker } from './work.ts'
@@ -21,10 +20,10 @@ const pulling = new Set<() => void>()
 
 const gatewayName = (index: number) => `g${index}`
 
-function open(order: ExecuteOrder, conn: string, first: boolean): Wire {
+function open(order: ExecuteOrder, gateway: number, conn: string, first: boolean): Wire {
   const { plan, ports } = order
   return openWire({
-    port: ports[plan.gateway] ?? 0,
+    port: ports[gateway] ?? 0,
     preamble: { conn, link: first ? plan.link : null },
     reading: plan.reading,
     onClosed: (by) => history.write({ kind: 'closed', conn, by }),
@@ -48,25 +47,32 @@ async function execute(order: ExecuteOrder): Promise<void> {
   const timer = setTimeout(leave, plan.stayMs)
   let conn = ''
   let got = 0
+  let gateway = plan.gateway
+  let keys = 0
+  let unanswered = false
   const left_ = () => left
   for (let connections = 0; !left_();) {
     const first = connections === 0
     if (wire?.open !== true) {
-      if (!first && plan.leavesAfter !== null) break
+      if (!first && plan.leavesAfter !== null && !(plan.keyed && unanswered)) break
       conn = `${prefix}/${plan.name}/${connections}`
       connections += 1
-      wire = open(order, conn, first)
+      wire = open(order, gateway, conn, first)
       if (first) planBreak(order, wire)
     }
     const pulled: Pulled = await pulls.pull(wire, {
       order,
       subscription,
       conn,
-      gateway: gatewayName(plan.gateway),
+      gateway: gatewayName(gateway),
       waitSeconds: Math.max(1, Math.ceil((leaveAt - Date.now()) / 1000)),
       settles: plan.piggyback && plan.max !== null ? worker.takeCompletions(plan.name) : [],
-      idempotencyKey: features.idempotencyKeys && plan.ack === 'explicit' ? `${conn}/${order.round}` : null,
+      idempotencyKey: plan.keyed ? `${prefix}/${plan.name}/${keys}` : null,
     })
+    // Asked for again elsewhere with the same key: it may have been handed a job.
+    unanswered = !pulled.answered
+    if (unanswered && plan.keyed) gateway = (gateway + 1) % order.ports.length
+    else keys += 1
     if (pulled.jobs.length > 0) {
       if (first && plan.break?.when === 'answered') breakLater(wire, plan.break.by, plan.break.afterMs)
       worker.take(order, pulled.jobs)

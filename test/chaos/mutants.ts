@@ -66,6 +66,17 @@ export const mutants: readonly Mutant[] = [
     ],
   },
   {
+    name: 'an offer that is not accepted spends an attempt',
+    caughtBy: ['I6'],
+    edits: [
+      edit(
+        'sql/functions/due.sql',
+        "state = 'ready', lease_check_at = null, pull_key = null, last_error",
+        "state = 'ready', attempts = j.attempts + 1, lease_check_at = null, pull_key = null, last_error",
+      ),
+    ],
+  },
+  {
     name: 'confirmed without evidence',
     caughtBy: ['twice'],
     edits: [

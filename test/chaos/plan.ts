@@ -7,9 +7,6 @@ import type { Ack, OnLost } from './history.ts'
 
 /** What a round is, from the seed and its number alone. Only how fast the processes are is not in it. */
 
-/** What gateways can do that executors make use of when it is there. */
-export const features = { offerSeconds: false, idempotencyKeys: false }
-
 export const gatewayCount = 3
 export const processCount = 3
 /** Rounds share these topics, so that executors of different rounds and gateways compete for jobs. */
@@ -71,6 +68,10 @@ export type ExecutorPlan = {
   /** Its own subscription; else it shares that of its topic. */
   readonly solo: boolean
   readonly leaseSeconds: number
+  /** Jobs are only offered to it: it accepts each before it starts. Null: they are leased at once. */
+  readonly offerSeconds: number | null
+  /** Its pulls bear keys: one whose answer broke is sent again, to the next gateway. */
+  readonly keyed: boolean
   readonly max: number | null
   readonly startMs: number
   readonly stayMs: number
@@ -211,13 +212,18 @@ function planExecutor(
   // Those that a fault of a process is meant for are at that process.
   const aimed = target || (!connectionFaults.includes(ofRound) && random.chance(0.7))
   const patient = quiet && fault === 'none'
+  const ack = random.chance(0.45) ? 'auto' : 'explicit'
+  const offers = ack === 'explicit' && random.chance(0.4)
   return {
     name,
     process: aimed ? process : random.below(processCount),
     gateway: aimed ? gateway : random.below(gatewayCount),
-    ack: random.chance(0.45) ? 'auto' : 'explicit',
-    solo: quiet || random.chance(0.1),
+    ack,
+    // A subscription that others share is of one kind.
+    solo: quiet || offers || random.chance(0.1),
     leaseSeconds: 10 + random.below(2),
+    offerSeconds: offers ? 5 : null,
+    keyed: ack === 'explicit' && random.chance(0.4),
     max: !quiet && random.chance(0.35) ? 1 + random.below(5) : null,
     startMs: quiet ? 0 : random.below(300),
     stayMs: patient ? 8_000 : fault === 'gone during the claim' ? 2_000 : 800 + random.below(1_200),

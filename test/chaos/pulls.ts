@@ -6,7 +6,12 @@ import type { ExecuteOrder } from './orders.ts'
 
 export type Completion = { readonly id: string; readonly lease: string }
 
-export type Pulled = { readonly jobs: readonly Received[]; readonly pauseMs: number }
+export type Pulled = {
+  readonly jobs: readonly Received[]
+  readonly pauseMs: number
+  /** The whole answer came. */
+  readonly answered: boolean
+}
 
 export type Asked = {
   readonly order: ExecuteOrder
@@ -26,7 +31,7 @@ type JobText = {
   readonly attempt: number
 }
 
-const usual = new Set([200, 204, 410, 429, 503])
+const usual = new Set([200, 204, 409, 410, 429, 503])
 
 export function createPulls(history: History, processName: string, prefix: string) {
   let pulls = 0
@@ -57,7 +62,7 @@ export function createPulls(history: History, processName: string, prefix: strin
     if ('broken' in reply) {
       const keys = [...reply.text.matchAll(/"k":"([^"]+)"/g)].map(([, one = '']) => one)
       history.write({ kind: 'broken', pull: id, firstByteAt, keys })
-      return { jobs: [], pauseMs: 30 }
+      return { jobs: [], pauseMs: 30, answered: false }
     }
     const { status, text } = reply
     const body = (text === '' ? {} : JSON.parse(text)) as Record<string, unknown>
@@ -69,7 +74,7 @@ export function createPulls(history: History, processName: string, prefix: strin
       history.write({ kind: 'settled', call, status: answer.status, code: answer.code ?? null })
     }
     if (!usual.has(status)) history.write({ kind: 'mistake', gateway, what: `pull: ${status} ${text}` })
-    return { jobs, pauseMs: status === 204 || jobs.length > 0 ? 0 : 150 }
+    return { jobs, pauseMs: status === 204 || jobs.length > 0 ? 0 : 150, answered: status < 500 }
   }
 
   return { pull }

@@ -81,6 +81,8 @@ export async function createRounds({
         ack: 'explicit',
         solo: false,
         leaseSeconds,
+        offerSeconds: null,
+        keyed: false,
         max: 20,
       },
       ...{ startMs: 0, stayMs: 600_000, reading: 'normal', link: null, break: null, work: ['complete'] },
@@ -92,7 +94,7 @@ export async function createRounds({
   async function live(): Promise<readonly string[]> {
     const rows = await postgres.query<{ topic: string }>(
       `select distinct l.topic from pullgate.job j join pullgate.lane l on l.topic_id = j.topic_id
-        where j.state in ('scheduled', 'ready', 'running')`,
+        where j.state in ('scheduled', 'ready', 'offered', 'running')`,
     )
     return rows.map(({ topic }) => topic)
   }
@@ -112,7 +114,7 @@ export async function createRounds({
       if (endLeases) {
         await postgres.query(
           `update pullgate.job set lease_ends_at = clock_timestamp(), lease_check_at = clock_timestamp()
-            where state = 'running' and claimed_at < clock_timestamp() - interval '2 seconds'`,
+            where state in ('offered', 'running') and claimed_at < clock_timestamp() - interval '2 seconds'`,
         )
       }
       const topics = await live()

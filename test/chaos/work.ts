@@ -3,7 +3,6 @@ import type { History, Received, Verb } from './history.ts'
 import { openWire } from './lib/wire.ts'
 import type { Reply } from './lib/wire.ts'
 import type { ExecuteOrder } from './orders.ts'
-import { features } from './plan.ts'
 import type { Work } from './plan.ts'
 import type { Completion } from './pulls.ts'
 
@@ -63,14 +62,17 @@ export function createWorker(history: History, prefix: string) {
   }
 
   async function work(order: ExecuteOrder, job: Received, what: Work): Promise<void> {
-    const { leaseSeconds, name, piggyback, max } = order.plan
+    const { leaseSeconds, offerSeconds, name, piggyback, max } = order.plan
     const say = (verb: Verb, fields?: object) => settle(order, job, verb, fields)
     if (job.lease === null) {
       // The outcome of a job that was acknowledged automatically may be told, or not.
       if (what === 'hold' || what === 'complete twice') await say('complete', { result: job.attempt })
       return
     }
-    if (features.offerSeconds && (await say('heartbeat'))?.status !== 200) return
+    if (offerSeconds !== null) {
+      if (what === 'vanish' && job.attempt % 2 === 1) return
+      if ((await say('heartbeat'))?.status !== 200) return
+    }
     switch (what) {
       case 'complete':
         if (piggyback && max !== null) completionsOf(name).push({ id: job.id, lease: job.lease })
@@ -141,7 +143,7 @@ export function createWorker(history: History, prefix: string) {
     async subscribe({ ports, plan, topic }: ExecuteOrder): Promise<string | undefined> {
       const json = {
         ...{ topic, ack: plan.ack, leaseSeconds: plan.leaseSeconds },
-        ...(features.offerSeconds && plan.ack === 'explicit' ? { offerSeconds: 5 } : {}),
+        ...(plan.offerSeconds === null ? {} : { offerSeconds: plan.offerSeconds }),
       }
       for (let tries = 0; tries < triesMax; tries += 1) {
         const reply = await request(ports[(plan.gateway + tries) % ports.length] ?? 0, '/subscriptions', json)

@@ -23,9 +23,11 @@ export function judgeDeliveries(facts: Facts, accuse: Accuse, count: Count): voi
 
 /** What was given back or released cost nothing; whatever else was handed out did. */
 function judgeAttempts(id: string, claim: Claim, next: Claim | undefined, accuse: Accuse): void {
-  const { end, attempt, attemptAfter } = claim
-  const free = end === 'given back' || end === 'released'
+  const { end, attempt, attemptAfter, unaccepted } = claim
+  const free = end === 'given back' || end === 'released' || end === 'not accepted'
   if (end === undefined || end === 'superseded' || end === 'retried') return
+  // Cancelled while it was offered; or a settle has accepted it, and counted it as it finished the job.
+  if (end === 'finished' && unaccepted) return
   const expected = free ? attempt - 1 : attempt
   if (attemptAfter !== expected) accuse('I6', `${end}: attempt ${attempt}, and ${attemptAfter} spent`, id)
   if (next !== undefined && next.attempt !== expected + 1) {
@@ -34,9 +36,16 @@ function judgeAttempts(id: string, claim: Claim, next: Claim | undefined, accuse
 }
 
 /** The job was claimed again: under orphan and fail not by itself once an executor has seen a byte of it. */
-function judgeAgain(id: string, { onLost }: Job, { end, answers, parts }: Claim, accuse: Accuse): void {
+function judgeAgain(
+  id: string,
+  { onLost }: Job,
+  { end, answers, parts, unaccepted }: Claim,
+  accuse: Accuse,
+): void {
   if (onLost === 'requeue' || answers.length + parts.length === 0) return
   if (end === 'failed' || end === 'released' || end === 'retried') return
+  // Who has not accepted has not started, and is refused from now on.
+  if (unaccepted) return
   accuse(
     'I13',
     `${onLost}: handed out again after an executor had got a byte of it (${end ?? 'still held'})`,

@@ -6,11 +6,12 @@ import type { Change, DatabaseRecord, FinalJob } from '../lib/record.ts'
 export type Of<Kind extends Entry['kind']> = Extract<Entry, { kind: Kind }>
 
 /**
- * How a hold of a job ended. `lost` and `in doubt`: on_lost decided; `finished`: the job with it; `superseded`: it was
+ * How a hold of a job ended. `not accepted`: it was an offer, whose time was over. `lost` and `in doubt`: on_lost decided; `finished`: the job with it; `superseded`: it was
  * claimed again while it ran.
  */
 export type ClaimEnd =
   | 'given back'
+  | 'not accepted'
   | 'released'
   | 'failed'
   | 'lost'
@@ -30,6 +31,9 @@ export type Claim = {
   readonly deliveries: number
   readonly lease: string
   readonly subscription: string
+  readonly offered: boolean
+  /** It began as an offer, and no heartbeat has accepted it. */
+  unaccepted: boolean
   end: ClaimEnd | undefined
   endAt: number
   /** At its end. */
@@ -202,14 +206,14 @@ function claimsOf(changes: readonly Change[], final: FinalJob): Claim[] {
       const last = claims.at(-1)
       if (before !== undefined && last !== undefined) last.end = 'retried'
     } else if (op === 'DELETE') end('finished', change)
-    else if (state === 'running' && lease !== null && lease !== before?.lease) {
+    else if ((state === 'running' || state === 'offered') && lease !== null && lease !== before?.lease) {
       end('superseded', change)
       held = newClaim(change, lease)
       claims.push(held)
     } else if (state === 'running' && before?.state !== 'running') {
-      // A late heartbeat has revived it.
+      // A heartbeat has accepted it, or a late one revived it.
       held = claims.at(-1)
-      if (held !== undefined) Object.assign(held, { end: undefined, endAt: Infinity })
+      if (held !== undefined) Object.assign(held, { end: undefined, endAt: Infinity, unaccepted: false })
     } else if (lease === null && before?.lease !== null) {
       held ??= claims.at(-1)
       end(change.deliveries === before?.deliveries ? 'retried' : 'given back', change)
@@ -219,7 +223,8 @@ function claimsOf(changes: readonly Change[], final: FinalJob): Claim[] {
     } else if (state === 'delivered') {
       held ??= claims.at(-1)
       end('confirmed', change)
-    } else if (outcome === 'lost' || outcome === 'in doubt') end(outcome, change)
+    } else if (state === 'ready' && before?.state === 'offered') end('not accepted', change)
+    else if (outcome === 'lost' || outcome === 'in doubt') end(outcome, change)
     before = change
   }
   const last = claims.at(-1)
@@ -230,17 +235,21 @@ function claimsOf(changes: readonly Change[], final: FinalJob): Claim[] {
     if (final.state === 'delivered') last.end = 'confirmed'
     else if (told?.outcome === 'lost' || told?.outcome === 'in doubt') last.end = told.outcome
     else if (told?.outcome === 'failed') last.end = 'failed'
+    else if (told?.outcome === 'undeliverable') last.end = 'not accepted'
   }
   return claims
 }
 
 function newClaim(
-  { id, at, application, ack, attempts, deliveries, leaseEndsAt, subscription }: Change,
+  { id, at, application, ack, attempts, deliveries, leaseEndsAt, subscription, state }: Change,
   lease: string,
 ) {
+  // That of an offer is counted when it is accepted.
+  const offered = state === 'offered'
+  const attempt = attempts + (offered ? 1 : 0)
   return {
-    ...{ id, at, application, gateway: gatewayOf(application), ack, attempt: attempts, deliveries, lease },
-    ...{ subscription: subscription ?? '', end: undefined, endAt: Infinity },
+    ...{ id, at, application, gateway: gatewayOf(application), ack, attempt, deliveries, lease, offered },
+    ...{ subscription: subscription ?? '', unaccepted: offered, end: undefined, endAt: Infinity },
     ...{ leaseEndsAt: leaseEndsAt ?? Infinity, attemptAfter: attempts, answers: [], parts: [] },
   } satisfies Claim as Claim
 }

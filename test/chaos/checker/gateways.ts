@@ -76,7 +76,11 @@ function judgeSamples(facts: Facts, accuse: Accuse): void {
 function judgeOrder(facts: Facts, accuse: Accuse, count: Count): void {
   const single = [...facts.pulls.values()].filter(
     ({ asked, answer }) =>
-      asked.max === 1 && answer !== undefined && facts.brokenness(asked.conn).length === 0,
+      // What is given again to a key is had at once.
+      asked.max === 1 &&
+      asked.idempotencyKey === undefined &&
+      answer !== undefined &&
+      facts.brokenness(asked.conn).length === 0,
   )
   const queues = grouped(single, ({ asked }) => `${asked.gateway} ${asked.subscription}`)
   for (const queue of queues.values()) {

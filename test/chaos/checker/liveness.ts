@@ -15,7 +15,7 @@ export function judgeLiveness(facts: Facts, accuse: Accuse, count: Count): void 
   for (const [id, job] of facts.jobs) {
     const { state } = job.final
     count(`jobs ${state}`)
-    if (state === 'scheduled' || state === 'ready' || state === 'running') {
+    if (['scheduled', 'ready', 'offered', 'running'].includes(state)) {
       accuse('I3', `still ${state} in the end`, id)
     }
     const told = (verbs.get(id) ?? []).map(({ verb, lease }) => ({ verb, lease }))
@@ -64,6 +64,7 @@ function isExplained(
     case 'failed':
       return (
         told.some((one) => one.verb === 'fail' && one.lease === last?.lease) ||
+        last?.end === 'not accepted' ||
         (gone && (onLost === 'fail' || attempts >= maxAttempts))
       )
     case 'cancelled':

@@ -60,7 +60,7 @@ function judgeRefused(
 }
 
 function isOver({ end }: Claim): boolean {
-  return end !== undefined && end !== 'lost' && end !== 'in doubt'
+  return end !== undefined && end !== 'lost' && end !== 'in doubt' && end !== 'not accepted'
 }
 
 /** All calls with one lease. */
