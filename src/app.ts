@@ -94,13 +94,16 @@ export async function startGateway(config: Config, databaseUrl: string): Promise
 
     const membership = createMembership({
       ...{ store: createGatewayStore(database), clock, emit },
-      onWithout: () => dispatcher.kickAll('resync'),
+      onWithout() {
+        marks.forget()
+        dispatcher.kickAll('resync')
+      },
       onUnlocked: (id) => listener.unlocked(id),
     })
     const { identity, held, peers } = membership
     const jobs = createJobStore(database, {
       claimStatements: Math.ceil(config.PULLGATE_POOL_MAX / 2),
-      gateway: () => identity.current ?? 0,
+      gateway: () => identity.current,
       clock,
       onUnheard: membership.unheard,
     })

@@ -203,6 +203,7 @@ set enable_seqscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
 set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
 begin
   return query
@@ -220,6 +221,9 @@ create or replace function pullgate.give_back(p_ids bigint[], p_leases uuid[])
 returns integer
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_job pullgate.job;
@@ -272,6 +276,9 @@ create or replace function pullgate.doubt(p_ids bigint[], p_leases uuid[])
 returns integer
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_job pullgate.job;

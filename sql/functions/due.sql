@@ -28,7 +28,7 @@ declare
 begin
   p_job.last_error := case v_state
     when 'failed' then format('undeliverable: %s offers in a row were not accepted', p_job.unaccepted)
-    else 'offer ended: the executor did not accept the job in time'
+    else 'offer ended: it was not accepted'
   end;
   p_job.log := pullgate.logged(p_job, case v_state when 'failed' then 'undeliverable' else 'not accepted' end, v_state);
   if v_state = 'failed' then
@@ -191,8 +191,10 @@ begin
     p_topics, p_subscriptions, p_counts, p_lanes, p_marks, p_gateway, p_claim, p_keys);
   if cardinality(v_due.topics) > 0 then
     v_now := clock_timestamp();
+    -- Whether a topic that was claimed from has more is worth a look; of the others there are no marks here.
     perform pullgate.notify(t.id, v_now, v_now)
-      from unnest(pullgate.ready_topics(v_due.topics::bigint[], p_lanes, p_marks, 0)) as t (id);
+      from unnest(v_due.topics::bigint[]) as t (id)
+      where t.id <> all (p_topics) or t.id = any (pullgate.ready_topics(p_topics, p_lanes, p_marks, 0));
   end if;
   note := 'due';
   job_spec := to_json(v_due);

@@ -9,7 +9,8 @@
 --
 -- Jobs are locked by id. A new claim of a job overwrites gateway_id, claim_id and claimed_at.
 
--- This session's id as a gateway, a fresh one, with a lock on it until the session ends.
+-- This session's id as a gateway, a fresh one, with a lock on it until the session ends. If its host is lost, the server
+-- ends it within some 10 s rather than after the two hours that are usual.
 create or replace function pullgate.join_gateway()
 returns integer
 language plpgsql volatile security definer
@@ -18,7 +19,17 @@ as $$
 declare
   v_id integer;
 begin
-  insert into pullgate.gateway default values returning id into v_id;
+  perform set_config('tcp_keepalives_idle', '5', false);
+  perform set_config('tcp_keepalives_interval', '2', false);
+  perform set_config('tcp_keepalives_count', '3', false);
+  perform set_config('tcp_user_timeout', '10000', false);
+  -- Drawn at random: after a failover that has lost the last of a sequence, it would hand out ids that live or that
+  -- their former owners still give back jobs of.
+  while v_id is null loop
+    insert into pullgate.gateway (id) values (1 + floor(random() * 2147483646))
+      on conflict do nothing
+      returning id into v_id;
+  end loop;
   -- Nobody sees the row before this commits, locked.
   perform pg_advisory_lock(hashtext('pullgate.gateway'), v_id);
   return v_id;
@@ -47,29 +58,37 @@ set enable_seqscan = off
 set jit = off
 set plan_cache_mode = force_generic_plan
 as $$
+declare
+  -- Of a variable the index makes a bound; with the function in its place it would walk what was confirmed long ago.
+  v_after timestamptz := clock_timestamp() - interval '2 minutes';
 begin
   return query
     select j.* from pullgate.job j
       where j.unconfirmed and j.gateway_id = any (p_gateways)
-        and j.claimed_at > clock_timestamp() - interval '2 minutes' and j.claimed_at <= p_before
+        and j.claimed_at > v_after and j.claimed_at <= p_before
       order by j.id
       for update;
 end
 $$;
 
--- Forgets the gateways of which nothing is left to give back. A claim that still runs may leave something.
+-- Forgets the gateways of which nothing is left to give back. What a claim leaves that commits only then is given back by
+-- the end of its hold: 15 s, or its offer's time.
 create or replace function pullgate.forget_gateways(p_gateways integer[])
 returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
+declare
+  v_after timestamptz := clock_timestamp() - interval '2 minutes';
 begin
   delete from pullgate.gateway g
     where g.id in (select d.id from pullgate.gateway d where d.id = any (p_gateways) order by d.id for update)
       and not exists (
         select from pullgate.job j
-          where j.unconfirmed and j.gateway_id = g.id and j.claimed_at > clock_timestamp() - interval '2 minutes');
+          where j.unconfirmed and j.gateway_id = g.id and j.claimed_at > v_after);
 end
 $$;
 
@@ -80,6 +99,9 @@ create or replace function pullgate.bury(p_gateways integer[])
 returns integer
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_dead integer[] := array(select g.id from unnest(p_gateways) as g (id) where pullgate.is_unlocked(g.id));
@@ -109,6 +131,7 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
 declare
   v record;

@@ -246,7 +246,7 @@ create unlogged table pullgate.armed (
 -- Gateways, one row for each session that listens for one: pullgate.join_gateway. A session advisory lock on the id says
 -- that it lives; an id whose lock is free is never locked again.
 create table pullgate.gateway (
-  id integer generated always as identity,
+  id integer not null,
   started_at timestamptz not null default clock_timestamp(),
   constraint gateway_pkey primary key (id)
 );

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { setImmediate as endOfTurn } from 'node:timers/promises'
 import type { Clock } from '../domain/clock.ts'
+import { GatewayError } from '../domain/errors.ts'
 import type { Held, JobStore, LaneMarks, Slot, UnheardClaim } from '../domain/ports.ts'
 import type { ClaimedJob, JobId, Lease } from '../domain/types.ts'
 import { coalesce } from './coalesce.ts'
@@ -77,8 +78,8 @@ type Claiming = {
 export type JobStoreOptions = {
   /** How many claims of different topics may be under way at once; more share a statement. */
   readonly claimStatements: number
-  /** The id that a claim sent now is made under; 0 stands for none. */
-  readonly gateway: () => number
+  /** The id that a claim sent now is made under; 0 stands for none. Undefined: none is to be sent. */
+  readonly gateway: () => number | undefined
   readonly clock: Pick<Clock, 'now'>
   /** A claim statement has failed, and may have taken jobs, or take them yet. */
   readonly onUnheard: (claim: UnheardClaim) => void
@@ -111,6 +112,13 @@ export function createJobStore(database: Database, options: JobStoreOptions): Jo
       slots.map((slot, index) => ({ topic, slot, item, index })),
     )
     const gateway = options.gateway()
+    if (gateway === undefined) {
+      // It has waited for its turn while the session was lost.
+      throw new GatewayError('database-unavailable', {
+        detail: 'the gateway has lost its session with the database, and opens another; try again',
+        retryAfterSeconds: 1,
+      })
+    }
     const subscriptions = places.map(({ slot }) => slot.subscription.id)
     const claim = {
       id: randomBytes(8).readBigInt64BE().toString(),

@@ -52,11 +52,14 @@ function toJob(row: Row, { topics }: Subscription): ClaimedJob {
 /** Look-ups that come at the same time share a statement. */
 export function createReplayStore(database: Database): ReplayStore {
   async function giveAll(pulls: readonly Repeated[]): Promise<ClaimedJob[][]> {
-    const values = [pulls.map(({ key }) => key), pulls.map(({ max }) => max)]
+    // Of two with the same key the later one has superseded the other.
+    const last = [...new Map(pulls.map((pull) => [pull.key, pull])).values()]
+    const values = [last.map(({ key }) => key), last.map(({ max }) => max)]
     const rows = await database.query<Row>(giveAgain, values)
-    return pulls.map(({ subscription }, index) =>
-      rows.filter(({ pull }) => pull === index + 1).map((row) => toJob(row, subscription)),
-    )
+    return pulls.map((pull) => {
+      const index = last.indexOf(pull)
+      return rows.filter((row) => row.pull === index + 1).map((row) => toJob(row, pull.subscription))
+    })
   }
   const give = coalesce(giveAll, { isOfOneItem })
   return { giveAgain: (key, subscription, max) => give({ key, subscription, max }) }

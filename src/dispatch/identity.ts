@@ -74,7 +74,7 @@ export function createIdentity(options: {
       startRetiring()
     },
     lost() {
-      // Every attempt to have a new session that fails says so again.
+      // Another cause for the same loss.
       if (grace !== undefined) return
       if (current !== undefined && current !== 0) former.add(current)
       current = undefined
@@ -89,7 +89,7 @@ export function createIdentity(options: {
       retry?.cancel()
       await retiring
       const ids = current === undefined || current === 0 ? [...former] : [...former, current]
-      if (ids.length > 0) await retire(ids, current ?? 0)
+      if (ids.length > 0) await retire(ids, 0)
     },
   }
 }

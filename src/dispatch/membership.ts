@@ -33,6 +33,7 @@ export function createMembership(options: {
   readonly onUnlocked: (id: number) => void
 }): Membership {
   const { store, clock, emit, onWithout, onUnlocked } = options
+  let stopped = false
   const held = createHeldJobs(clock)
   const unheard = createUnheardClaims({ store, clock, emit })
   const identity = createIdentity({ store, held, clock, emit, onWithout })
@@ -41,6 +42,7 @@ export function createMembership(options: {
   return {
     ...{ identity, held, peers, unheard: unheard.remember },
     joined(gateway) {
+      if (stopped) return
       identity.taken(gateway)
       peers.listening()
     },
@@ -49,6 +51,7 @@ export function createMembership(options: {
       peers.deaf()
     },
     async stop() {
+      stopped = true
       await Promise.all([unheard.stop(), peers.stop()])
       await identity.stop()
     },

@@ -40,16 +40,16 @@ export function createPeers(options: {
     const at = Math.max(oldest + deadMs, notBefore)
     if (at === Infinity || burying !== undefined) return
     timer = clock.after(at - clock.now(), () => {
-      burying = bury().finally(() => {
+      burying = bury(at).finally(() => {
         burying = undefined
         schedule()
       })
     })
   }
 
-  async function bury(): Promise<void> {
-    const now = clock.now()
-    const gateways = [...unlocked].flatMap(([id, since]) => (now - since >= deadMs ? [id] : []))
+  /** Those whose time has come at the instant that the timer was set for: timers are a fraction early. */
+  async function bury(at: number): Promise<void> {
+    const gateways = [...unlocked].flatMap(([id, since]) => (since + deadMs <= at ? [id] : []))
     for (const id of gateways) unlocked.delete(id)
     try {
       const jobs = await store.bury(gateways)

@@ -36,7 +36,8 @@ export function createUnheardClaims(options: {
     if (stopped || looking !== undefined || open.size === 0) return
     const at = Math.min(...[...open].map((each) => each.at))
     timer = clock.after(at - clock.now(), () => {
-      looking = look([...open].filter((each) => each.at <= clock.now())).finally(() => {
+      // Not by the clock: timers are a fraction early.
+      looking = look([...open].filter((each) => each.at <= at)).finally(() => {
         looking = undefined
         schedule()
       })

@@ -55,6 +55,8 @@ export function createWakes(options: {
       dueWork.lookAhead()
     },
     deaf(cause) {
+      // The server that claims are made on may be another one from now on.
+      marks.forget()
       // Any other cause passes, and the backstop bridges it.
       const forLong = cause === 'pooler'
       arming.deaf(forLong)

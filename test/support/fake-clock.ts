@@ -9,7 +9,11 @@ export type FakeClock = Clock & {
 }
 
 /** Time that stands still unless a test moves it. The same seed gives the same random numbers. */
-export function createFakeClock(options: { seed?: number; random?: () => number } = {}): FakeClock {
+/** `earlyMs`: real timers fire up to a millisecond before the instant that they were set for. */
+export function createFakeClock(
+  options: { seed?: number; random?: () => number; earlyMs?: number } = {},
+): FakeClock {
+  const { earlyMs = 0 } = options
   const timers = new Set<{ readonly at: number; readonly run: () => void }>()
   let now = 1_000
   const soonest = () => [...timers].sort((a, b) => a.at - b.at)
@@ -23,9 +27,9 @@ export function createFakeClock(options: { seed?: number; random?: () => number 
     random: options.random ?? mulberry32(options.seed ?? 1),
     advance(ms) {
       const end = now + ms
-      for (let [timer] = soonest(); timer !== undefined && timer.at <= end; [timer] = soonest()) {
+      for (let [timer] = soonest(); timer !== undefined && timer.at - earlyMs <= end; [timer] = soonest()) {
         timers.delete(timer)
-        now = timer.at
+        now = Math.max(now, timer.at - earlyMs)
         timer.run()
       }
       now = end

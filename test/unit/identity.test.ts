@@ -128,7 +128,7 @@ describe('stop', () => {
     let stopped = false
     const stopping = identity.stop().then(() => (stopped = true))
     await retired()
-    expect(store.retire.next().args).toEqual([[8], 8, []])
+    expect(store.retire.next().args).toEqual([[8], 0, []])
     expect(stopped).toBe(false)
     await retired()
     await stopping

@@ -5,8 +5,8 @@ import { createFakeClock, idle } from '../support/fake-clock.ts'
 import { fakeCall } from '../support/fake-job-store.ts'
 
 /** A gateway that listens; since long, unless told otherwise. */
-async function setUp({ listeningMs = 60_000 } = {}) {
-  const clock = createFakeClock()
+async function setUp({ listeningMs = 60_000, earlyMs = 0 } = {}) {
+  const clock = createFakeClock({ earlyMs })
   const store = { bury: fakeCall<[gateways: readonly number[]], number>() }
   const events: GatewayEvent[] = []
   const own: number[] = []
@@ -122,4 +122,14 @@ test('stop waits for a burial, and begins none', async () => {
   await stopping
   await advance(60_000)
   expect(store.bury.total()).toBe(1)
+})
+
+test('a timer that fires early buries whom it was set for, and nobody in vain', async () => {
+  const { peers, store, events, advance } = await setUp({ earlyMs: 0.5 })
+  peers.saw([7])
+  await advance(3_000)
+  expect([store.bury.total(), store.bury.next().args]).toEqual([1, [[7]]])
+  store.bury.next().resolve(1)
+  await idle()
+  expect(events[0]).toEqual({ type: 'gateways buried', gateways: [7], jobs: 1 })
 })

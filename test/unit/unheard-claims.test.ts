@@ -5,8 +5,8 @@ import type { GatewayStore, UnheardClaim } from '../../src/domain/ports.ts'
 import { createFakeClock, idle } from '../support/fake-clock.ts'
 import { fakeCall } from '../support/fake-job-store.ts'
 
-function setUp() {
-  const clock = createFakeClock()
+function setUp({ earlyMs = 0 } = {}) {
+  const clock = createFakeClock({ earlyMs })
   const store = { giveBackUnheard: fakeCall<Parameters<GatewayStore['giveBackUnheard']>, number>() }
   const events: GatewayEvent[] = []
   const unheard = createUnheardClaims({ store, clock, emit: (event) => void events.push(event) })
@@ -106,4 +106,14 @@ test('with nothing to look for, stop asks nothing', async () => {
   const { store, unheard } = setUp()
   await unheard.stop()
   expect(store.giveBackUnheard.total()).toBe(0)
+})
+
+test('a timer that fires early looks for whom it was set for, and for nothing in vain', async () => {
+  const { store, unheard, claim, advance, see } = setUp({ earlyMs: 0.5 })
+  unheard.remember(claim('1'))
+  await advance(0)
+  await see()
+  await advance(2_000)
+  expect(store.giveBackUnheard.total()).toBe(2)
+  expect((await see())[0]).toBe('1')
 })

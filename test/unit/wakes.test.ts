@@ -153,15 +153,12 @@ describe('a listener that hears nothing', () => {
   test('for a while leaves the topics to the backstop', () => {
     const { wakes, calls } = setUp()
     wakes.deaf('network')
-    expect(calls).toEqual([['deaf', false]])
+    expect(calls).toEqual([['forget marks'], ['deaf', false]])
   })
 
   test('for good has every topic that has waiters claimed, and polled from then on', () => {
     const { wakes, calls } = setUp()
     wakes.deaf('pooler')
-    expect(calls).toEqual([
-      ['deaf', true],
-      ['kickAll', 'resync'],
-    ])
+    expect(calls).toEqual([['forget marks'], ['deaf', true], ['kickAll', 'resync']])
   })
 })

@@ -28,14 +28,15 @@ type Call = { readonly asked: Of<'settle'>; readonly answer: Of<'settled'> | und
 
 const outcomes = { fail: 'failed', release: 'released' } as const
 
-function judgeApplied({ final }: Job, { asked: { verb, lease, id } }: Call, accuse: Accuse): void {
+function judgeApplied({ final, changes }: Job, { asked: { verb, lease, id } }: Call, accuse: Accuse): void {
   if (verb === 'heartbeat') return
   const applied =
     verb === 'complete'
       ? final.state === 'succeeded' &&
         final.settled === 'complete' &&
         (lease === null || final.lease === lease)
-      : final.log.some((one) => one.lease === lease && one.outcome === outcomes[verb])
+      : // The log keeps the last hundred entries.
+        [...final.log, ...changes].some((one) => one.lease === lease && one.outcome === outcomes[verb])
   if (!applied) accuse('I5', `${verb} was answered 200, but did not end the job's hold`, id)
 }
 
