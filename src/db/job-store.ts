@@ -34,11 +34,9 @@ const statements = {
   doubt: { name: 'doubt', text: 'select pullgate.doubt($1::bigint[], $2::uuid[]) as jobs' },
 } satisfies Record<string, Statement>
 
-type ClaimRow = {
-  /** None for the note `due`. */
-  slot: number | null
-  note: 'ended' | 'left' | 'due' | null
-  id: JobId | null
+/** A job as the functions return it that hand one out. */
+export type JobRow = {
+  id: JobId
   lease: Lease
   lease_seconds: number
   lease_ends_at: Date
@@ -50,16 +48,25 @@ type ClaimRow = {
   job_spec: string
 }
 
-function toJob(row: ClaimRow & { id: JobId }, topic: ClaimedJob['topic'], slot: Slot): ClaimedJob {
-  const { offerSeconds } = slot.subscription
+type ClaimRow = Omit<JobRow, 'id'> & {
+  /** None for the note `due`. */
+  slot: number | null
+  note: 'ended' | 'left' | 'due' | null
+  id: JobId | null
+}
+
+export function toJob(
+  row: JobRow,
+  topic: ClaimedJob['topic'],
+  hold: Pick<ClaimedJob, 'holdSeconds' | 'offered'>,
+): ClaimedJob {
   return {
     id: row.id,
     topic,
     lease: row.lease,
     leaseSeconds: row.lease_seconds,
     leaseEndsAt: row.lease_ends_at,
-    holdSeconds: offerSeconds ?? row.lease_seconds,
-    offered: offerSeconds !== null,
+    ...hold,
     attempt: row.attempt,
     redelivered: row.redelivered,
     publishedAt: row.published_at,
@@ -154,9 +161,11 @@ export function createJobStore(database: Database, options: JobStoreOptions): Jo
       if (place === undefined || claim === undefined)
         throw new Error(`pullgate.${statement.name} returned slot ${row.slot} of ${places.length}`)
       const { id } = row
-      if (id !== null)
-        claim.jobs.push({ slot: place.index, job: toJob({ ...row, id }, place.topic, place.slot) })
-      else if (row.note === 'ended') claim.endedSlots.push(place.index)
+      if (id !== null) {
+        const { offerSeconds } = place.slot.subscription
+        const hold = { holdSeconds: offerSeconds ?? row.lease_seconds, offered: offerSeconds !== null }
+        claim.jobs.push({ slot: place.index, job: toJob({ ...row, id }, place.topic, hold) })
+      } else if (row.note === 'ended') claim.endedSlots.push(place.index)
       else claim.left = true
     }
     // Clients that closed while the claim was under way are seen first: their end waits in the same turn of the loop.

@@ -1,7 +1,9 @@
 import type { ReplayStore } from '../domain/ports.ts'
-import type { ClaimedJob, JobId, Lease, PullKey, Subscription, TopicId } from '../domain/types.ts'
+import type { ClaimedJob, PullKey, Subscription, TopicId } from '../domain/types.ts'
 import { coalesce } from './coalesce.ts'
 import type { Database } from './database.ts'
+import { toJob } from './job-store.ts'
+import type { JobRow } from './job-store.ts'
 import { isOfOneItem } from './settle-store.ts'
 
 /** Pulls that come again with their key (sql/functions/give-again.sql). */
@@ -13,40 +15,17 @@ const giveAgain = {
 
 type Repeated = { readonly key: PullKey; readonly subscription: Subscription; readonly max: number }
 
-type Row = {
+type Row = Omit<JobRow, 'ready_seconds'> & {
   pull: number
-  id: JobId
   topic_id: TopicId
-  lease: Lease
-  lease_seconds: number
-  lease_ends_at: Date
   hold_seconds: number
   offered: boolean
-  attempt: number
-  redelivered: boolean
-  published_at: Date
-  traceparent: string | null
-  job_spec: string
 }
 
-function toJob(row: Row, { topics }: Subscription): ClaimedJob {
+function toJobAgain(row: Row, { topics }: Subscription): ClaimedJob {
   const topic = topics.find(({ id }) => id === row.topic_id)
   if (topic === undefined) throw new Error(`job ${row.id} is of no topic of the subscription that holds it`)
-  return {
-    id: row.id,
-    topic,
-    lease: row.lease,
-    leaseSeconds: row.lease_seconds,
-    leaseEndsAt: row.lease_ends_at,
-    holdSeconds: row.hold_seconds,
-    offered: row.offered,
-    attempt: row.attempt,
-    redelivered: row.redelivered,
-    publishedAt: row.published_at,
-    readySeconds: 0,
-    traceparent: row.traceparent,
-    jobSpec: row.job_spec,
-  }
+  return toJob({ ...row, ready_seconds: 0 }, topic, { holdSeconds: row.hold_seconds, offered: row.offered })
 }
 
 /** Look-ups that come at the same time share a statement. */
@@ -58,7 +37,7 @@ export function createReplayStore(database: Database): ReplayStore {
     const rows = await database.query<Row>(giveAgain, values)
     return pulls.map((pull) => {
       const index = last.indexOf(pull)
-      return rows.filter((row) => row.pull === index + 1).map((row) => toJob(row, pull.subscription))
+      return rows.filter((row) => row.pull === index + 1).map((row) => toJobAgain(row, pull.subscription))
     })
   }
   const give = coalesce(giveAll, { isOfOneItem })

@@ -250,6 +250,27 @@ export async function endLease(runner: Runner, id: string): Promise<void> {
   )
 }
 
+/** Lets the time of an offer be over, and does what is due. */
+export async function endOffer(runner: Runner, id: string): Promise<Due> {
+  await endLease(runner, id)
+  return runDue(runner)
+}
+
+export async function counts(runner: Runner, id: string): Promise<unknown[]> {
+  const { state, attempts, deliveries } = await readJob(runner, id)
+  return [state, attempts, deliveries]
+}
+
+/** Seconds until the hold ends, and until it is looked at. */
+export function left(runner: Runner, id: string): Promise<Record<string, unknown>> {
+  return row(
+    runner,
+    `select round(extract(epoch from lease_ends_at - clock_timestamp()))::int as ends,
+      round(extract(epoch from lease_check_at - clock_timestamp()))::int as looked from pullgate.job where id = $1`,
+    [id],
+  )
+}
+
 /** Moves the finished job's end into the past, and the row into that day's slot. */
 export async function ageHistory(runner: Runner, id: string, days: number): Promise<void> {
   await rows(

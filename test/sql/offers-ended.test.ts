@@ -4,7 +4,8 @@ import { useDatabase } from '../support/database.ts'
 import {
   claimOne,
   complete,
-  endLease,
+  counts,
+  endOffer,
   fail,
   heartbeat,
   publish,
@@ -28,14 +29,6 @@ beforeAll(async () => {
 
 let count = 0
 const topic = () => `ended_${++count}`
-const endOffer = async (id: string) => {
-  await endLease(session, id)
-  return runDue(session)
-}
-const counts = async (id: string) => {
-  const { state, attempts, deliveries } = await readJob(session, id)
-  return [state, attempts, deliveries]
-}
 describe('an offer that ends without having been accepted', () => {
   test.each(['requeue', 'orphan', 'fail'])(
     'is ready again at once under %s: no attempt spent, the delivery counted',
@@ -43,12 +36,12 @@ describe('an offer that ends without having been accepted', () => {
       const name = topic()
       const job = await runningJob(session, name, { offer: 15, on_lost, max_attempts: 1 })
       const id = await value(session, 'select pullgate.topic_id($1)', [name])
-      expect(await endOffer(job.id)).toMatchObject({
+      expect(await endOffer(session, job.id)).toMatchObject({
         topics: [id],
         leases_lost: {},
         offers_ended: { ready: 1 },
       })
-      expect(await counts(job.id)).toEqual(['ready', 0, 1])
+      expect(await counts(session, job.id)).toEqual(['ready', 0, 1])
       expect((await readJob(session, job.id))['log']).toMatchObject([
         { outcome: 'not accepted', state: 'ready' },
       ])
@@ -60,7 +53,7 @@ describe('an offer that ends without having been accepted', () => {
     const name = topic()
     const job = await runningJob(session, name, { offer: 15 })
     await publish(session, name)
-    await endOffer(job.id)
+    await endOffer(session, job.id)
     expect((await claimOne(session, name, await subscribe(session, name))).id).toBe(job.id)
   })
   test('20 in a row: the job is failed as undeliverable, and can be retried with as many again', async () => {
@@ -71,7 +64,9 @@ describe('an offer that ends without having been accepted', () => {
       for (let offer = 1; offer <= 20; offer++) {
         expect(await stateOf(session, id)).toBe('ready')
         await claimOne(session, name, subscription)
-        expect(await endOffer(id)).toMatchObject({ offers_ended: { [offer < 20 ? 'ready' : 'failed']: 1 } })
+        expect(await endOffer(session, id)).toMatchObject({
+          offers_ended: { [offer < 20 ? 'ready' : 'failed']: 1 },
+        })
       }
     }
     await offerAll()
@@ -83,7 +78,7 @@ describe('an offer that ends without having been accepted', () => {
     expect((failed['log'] as object[]).at(-1)).toMatchObject({ outcome: 'undeliverable', state: 'failed' })
     expect(await value(session, 'select pullgate.retry($1)', [id])).toBe('ready')
     await offerAll()
-    expect(await counts(id)).toEqual(['failed', 0, 40])
+    expect(await counts(session, id)).toEqual(['failed', 0, 40])
   })
   test('one that is accepted in between begins the row anew, as does a claim that needs no accepting', async () => {
     const name = topic()
@@ -93,18 +88,18 @@ describe('an offer that ends without having been accepted', () => {
     const offerTwice = async () => {
       for (let offer = 0; offer < 2; offer++) {
         await claimOne(session, name, subscription)
-        await endOffer(id)
+        await endOffer(session, id)
       }
       expect(await unaccepted()).toBe(2)
     }
     await offerTwice()
     await heartbeat(session, await claimOne(session, name, subscription))
     expect(await unaccepted()).toBe(0)
-    await endOffer(id)
+    await endOffer(session, id)
     await offerTwice()
     await release(session, await claimOne(session, name, await subscribe(session, name)))
     expect(await unaccepted()).toBe(0)
-    expect(await counts(id)).toEqual(['ready', 1, 6])
+    expect(await counts(session, id)).toEqual(['ready', 1, 6])
   })
   test('releases have no ceiling', async () => {
     const name = topic()
@@ -112,8 +107,8 @@ describe('an offer that ends without having been accepted', () => {
     const id = await publish(session, name)
     for (let time = 0; time < 25; time++) await release(session, await claimOne(session, name, subscription))
     await claimOne(session, name, subscription)
-    await endOffer(id)
-    expect(await counts(id)).toEqual(['ready', 0, 26])
+    await endOffer(session, id)
+    expect(await counts(session, id)).toEqual(['ready', 0, 26])
   })
   test('lets a job expire whose deadline has passed meanwhile', async () => {
     const job = await runningJob(session, topic(), { offer: 15, expires_at: '2099-01-01T00:00:00Z' })
@@ -121,7 +116,7 @@ describe('an offer that ends without having been accepted', () => {
       job.id,
     ])
     expect(await stateOf(session, job.id)).toBe('offered')
-    await endOffer(job.id)
+    await endOffer(session, job.id)
     await runDue(session)
     expect(await stateOf(session, job.id)).toBe('expired')
   })
@@ -130,30 +125,30 @@ describe('an offer that ends without having been accepted', () => {
 describe('after the end of an offer, until the job is claimed again', () => {
   const ended = async (options = {}) => {
     const job = await runningJob(session, topic(), { offer: 15, ...options })
-    await endOffer(job.id)
-    expect(await counts(job.id)).toEqual(['ready', 0, 1])
+    await endOffer(session, job.id)
+    expect(await counts(session, job.id)).toEqual(['ready', 0, 1])
     return job
   }
   test('a heartbeat still accepts it', async () => {
     const job = await ended()
     expect(await heartbeat(session, job, 30)).toMatchObject({ status: 'ok' })
-    expect(await counts(job.id)).toEqual(['running', 1, 1])
-    await endOffer(job.id)
-    expect(await counts(job.id)).toEqual(['ready', 1, 1])
+    expect(await counts(session, job.id)).toEqual(['running', 1, 1])
+    await endOffer(session, job.id)
+    expect(await counts(session, job.id)).toEqual(['ready', 1, 1])
   })
   test('a settle still counts', async () => {
     const [completed, failed, released] = [await ended(), await ended(), await ended()]
     expect(await complete(session, completed)).toMatchObject({ status: 'ok' })
-    expect(await counts(completed.id)).toEqual(['succeeded', 1, 1])
+    expect(await counts(session, completed.id)).toEqual(['succeeded', 1, 1])
     expect(await fail(session, failed, { after: 0 })).toMatchObject({ status: 'ok', state: 'ready' })
-    expect(await counts(failed.id)).toEqual(['ready', 1, 1])
+    expect(await counts(session, failed.id)).toEqual(['ready', 1, 1])
     expect(await release(session, released)).toMatchObject({ status: 'ok', state: 'ready' })
-    expect(await counts(released.id)).toEqual(['ready', 0, 1])
+    expect(await counts(session, released.id)).toEqual(['ready', 0, 1])
   })
   test('then neither does: 409', async () => {
     const name = topic()
     const job = await runningJob(session, name, { offer: 15 })
-    await endOffer(job.id)
+    await endOffer(session, job.id)
     await claimOne(session, name, await subscribe(session, name, { offer: 15 }))
     const before = await readJob(session, job.id)
     for (const verb of [heartbeat, complete, fail, release]) {

@@ -6,16 +6,17 @@ import {
   claim,
   claimOne,
   complete,
-  endLease,
+  counts,
+  endOffer,
   fail,
   heartbeat,
+  left,
   publish,
   readJob,
   refusal,
   release,
   row,
   rows,
-  runDue,
   runningJob,
   stateOf,
   subscribe,
@@ -32,29 +33,14 @@ beforeAll(async () => {
 
 let count = 0
 const topic = () => `offer_${++count}`
-const endOffer = async (id: string) => {
-  await endLease(session, id)
-  return runDue(session)
-}
-const counts = async (id: string) => {
-  const { state, attempts, deliveries } = await readJob(session, id)
-  return [state, attempts, deliveries]
-}
-const left = (id: string) =>
-  row(
-    session,
-    `select round(extract(epoch from lease_ends_at - clock_timestamp()))::int as ends,
-      round(extract(epoch from lease_check_at - clock_timestamp()))::int as looked from pullgate.job where id = $1`,
-    [id],
-  )
 
 describe('a claim for a subscription with offerSeconds', () => {
   test('only offers the job, for so long', async () => {
     const name = topic()
     const job = await runningJob(session, name, { lease: 300, offer: 15 })
     expect(job).toMatchObject({ attempt: 1, lease_seconds: 300, redelivered: false })
-    expect(await counts(job.id)).toEqual(['offered', 0, 1])
-    expect(await left(job.id)).toEqual({ ends: 15, looked: 15 })
+    expect(await counts(session, job.id)).toEqual(['offered', 0, 1])
+    expect(await left(session, job.id)).toEqual({ ends: 15, looked: 15 })
     expect(await value(session, 'select offered from pullgate.topics where topic = $1', [name])).toBe('1')
     expect(await row(session, 'select state, pending from pullgate.read_job($1)', [job.id])).toEqual({
       state: 'offered',
@@ -107,16 +93,16 @@ describe('the first heartbeat', () => {
     const job = await runningJob(session, topic(), { lease: 90, offer: 15 })
     const answer = await heartbeat(session, job)
     expect(answer).toMatchObject({ status: 'ok', cancel_reason: null })
-    expect(await counts(job.id)).toEqual(['running', 1, 1])
-    expect(await left(job.id)).toEqual({ ends: 90, looked: 90 })
+    expect(await counts(session, job.id)).toEqual(['running', 1, 1])
+    expect(await left(session, job.id)).toEqual({ ends: 90, looked: 90 })
     await heartbeat(session, job)
-    expect(await counts(job.id)).toEqual(['running', 1, 1])
+    expect(await counts(session, job.id)).toEqual(['running', 1, 1])
   })
   test('also when it asks for less than was left of the offer', async () => {
     const job = await runningJob(session, topic(), { offer: 60 })
     await heartbeat(session, job, 10)
-    expect(await counts(job.id)).toEqual(['running', 1, 1])
-    expect(await left(job.id)).toEqual({ ends: 10, looked: 10 })
+    expect(await counts(session, job.id)).toEqual(['running', 1, 1])
+    expect(await left(session, job.id)).toEqual({ ends: 10, looked: 10 })
   })
   test('also among many', async () => {
     const name = topic()
@@ -127,15 +113,15 @@ describe('the first heartbeat', () => {
     const answers = await rows(session, sql, [jobs.map(({ id }) => id), jobs.map(({ lease }) => lease)])
     expect(answers).toEqual([{ status: 'ok' }, { status: 'ok' }, { status: 'ok' }])
     for (const { id } of jobs) {
-      expect(await counts(id ?? '')).toEqual(['running', 1, 1])
-      expect(await left(id ?? '')).toEqual({ ends: 90, looked: 90 })
+      expect(await counts(session, id ?? '')).toEqual(['running', 1, 1])
+      expect(await left(session, id ?? '')).toEqual({ ends: 90, looked: 90 })
     }
   })
   test('from then on it is lost like any other: the attempt spent, as on_lost says', async () => {
     const job = await runningJob(session, topic(), { offer: 15, on_lost: 'orphan' })
     await heartbeat(session, job)
-    expect(await endOffer(job.id)).toMatchObject({ leases_lost: { orphaned: 1 }, offers_ended: {} })
-    expect(await counts(job.id)).toEqual(['orphaned', 1, 1])
+    expect(await endOffer(session, job.id)).toMatchObject({ leases_lost: { orphaned: 1 }, offers_ended: {} })
+    expect(await counts(session, job.id)).toEqual(['orphaned', 1, 1])
   })
 })
 
@@ -144,7 +130,7 @@ describe('a settle accepts the offer, and counts', () => {
   test('complete', async () => {
     const job = await offered()
     expect(await complete(session, job)).toMatchObject({ status: 'ok', state: 'succeeded' })
-    expect(await counts(job.id)).toEqual(['succeeded', 1, 1])
+    expect(await counts(session, job.id)).toEqual(['succeeded', 1, 1])
   })
   test('complete, among jobs that run', async () => {
     const name = topic()
@@ -156,20 +142,20 @@ describe('a settle accepts the offer, and counts', () => {
       { status: 'ok' },
       { status: 'ok' },
     ]) // prettier-ignore
-    expect([await counts(one.id), await counts(two.id)]).toEqual([['succeeded', 1, 1], ['succeeded', 1, 1]]) // prettier-ignore
+    expect([await counts(session, one.id), await counts(session, two.id)]).toEqual([['succeeded', 1, 1], ['succeeded', 1, 1]]) // prettier-ignore
   })
   test('fail, the last attempt included', async () => {
     const job = await offered()
     expect(await fail(session, job, { after: 60 })).toMatchObject({ status: 'ok', state: 'scheduled' })
-    expect(await counts(job.id)).toEqual(['scheduled', 1, 1])
+    expect(await counts(session, job.id)).toEqual(['scheduled', 1, 1])
     const last = await offered({ max_attempts: 1 })
     expect(await fail(session, last)).toMatchObject({ status: 'ok', state: 'failed' })
-    expect(await counts(last.id)).toEqual(['failed', 1, 1])
+    expect(await counts(session, last.id)).toEqual(['failed', 1, 1])
   })
   test('release, which costs no attempt', async () => {
     const job = await offered()
     expect(await release(session, job)).toMatchObject({ status: 'ok', state: 'ready' })
-    expect(await counts(job.id)).toEqual(['ready', 0, 1])
+    expect(await counts(session, job.id)).toEqual(['ready', 0, 1])
   })
   test('the end of the subscription releases it as well', async () => {
     const name = topic()
@@ -177,7 +163,7 @@ describe('a settle accepts the offer, and counts', () => {
     const id = await publish(session, name)
     await claimOne(session, name, subscription)
     await rows(session, 'select pullgate.unsubscribe($1, true)', [subscription])
-    expect(await counts(id)).toEqual(['ready', 0, 1])
+    expect(await counts(session, id)).toEqual(['ready', 0, 1])
   })
 })
 
@@ -201,5 +187,5 @@ test('a cancel of an offered job is at once: accepting it is refused', async () 
   const job = await runningJob(session, topic(), { offer: 15 })
   expect(await value(session, `select pullgate.cancel($1, 'not needed')`, [job.id])).toBe('cancelled')
   expect(await heartbeat(session, job)).toMatchObject({ status: 'lost' })
-  expect(await counts(job.id)).toEqual(['cancelled', 0, 1])
+  expect(await counts(session, job.id)).toEqual(['cancelled', 0, 1])
 })
