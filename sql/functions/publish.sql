@@ -54,10 +54,13 @@ begin
           coalesce(publish.max_attempts, t.max_attempts, 5), coalesce(publish.on_lost, t.on_lost, 'requeue'),
           case when publish.expires_at is not null then greatest(publish.expires_at, v_now) end,
           publish.traceparent, publish.job_spec
-        from pullgate.setting s
-        join pullgate.lane l on l.topic = publish.topic and l.priority = publish.priority
+        from pullgate.lane l
         left join pullgate.topic t on t.id = l.topic_id
-        where octet_length(publish.job_spec) <= s.job_spec_max_bytes and pullgate.is_json(publish.job_spec)
+        where l.topic = publish.topic and l.priority = publish.priority
+          -- Not a join: before anything is analysed that counts as hundreds of rows, of which the limit takes one, and
+          -- all lanes are scanned.
+          and octet_length(publish.job_spec) <= (select s.job_spec_max_bytes from pullgate.setting s)
+          and pullgate.is_json(publish.job_spec)
         -- Several publishers may have registered the lane at the same time.
         limit 1
       on conflict do nothing
@@ -74,6 +77,7 @@ begin
     end if;
     -- The lane is not registered, the spec is refused, or another job has the key.
     perform pullgate.check_job_spec(job_spec, (pullgate.use_lane(topic, priority)).job_spec_max_bytes);
+    continue when dedupe_key is null;
     -- A new snapshot: the job that holds the key may have committed, or finished, since the insert looked.
     select j.id into v_id from pullgate.job j
       where j.topic_id = pullgate.topic_id(publish.topic) and j.dedupe_key = publish.dedupe_key;
