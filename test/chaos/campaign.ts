@@ -14,6 +14,7 @@ import { startChaosGateway } from './lib/gateway.ts'
 import { startChaosPostgres } from './lib/postgres.ts'
 import type { ChaosPostgres } from './lib/postgres.ts'
 import { readRecord } from './lib/record.ts'
+import { planPeace } from './peace.ts'
 import { gatewayCount, planRound, processCount } from './plan.ts'
 import { sampleGateways } from './probe.ts'
 import { createRounds } from './rounds.ts'
@@ -143,6 +144,8 @@ export async function runCampaign(options: CampaignOptions): Promise<Report> {
       const settledBy = Date.now() + quietMs
       await theRounds.sweep({ until: settledBy, endLeases })
       for (const gateway of gateways) gateway.executors.restore()
+      await Promise.all(planPeace().map((plan) => theRounds.run(plan)))
+      await Promise.all(executors.map((child) => child.order({ kind: 'finish' })))
       await sampleGateways({ postgres, gateways, history, subscription: theRounds.subscription })
       await Promise.race([
         Promise.all(gateways.map((gateway) => gateway.drain())),

@@ -123,6 +123,17 @@ export const mutants: readonly Mutant[] = [
     settings: noBackstop,
   },
   {
+    name: 'a pull that comes again with its key is given nothing',
+    caughtBy: ['keys'],
+    edits: [
+      edit(
+        'src/http/routes/pull.ts',
+        'else if (jobs.length > 0) answers.respond',
+        'else if (jobs.length < 0) answers.respond',
+      ),
+    ],
+  },
+  {
     name: 'due work is never done',
     caughtBy: ['I3'],
     edits: [

@@ -31,6 +31,7 @@ export type Claim = {
   readonly deliveries: number
   readonly lease: string
   readonly subscription: string
+  readonly pullKey: string | null
   readonly offered: boolean
   /** It began as an offer, and no heartbeat has accepted it. */
   unaccepted: boolean
@@ -241,7 +242,7 @@ function claimsOf(changes: readonly Change[], final: FinalJob): Claim[] {
 }
 
 function newClaim(
-  { id, at, application, ack, attempts, deliveries, leaseEndsAt, subscription, state }: Change,
+  { id, at, application, ack, attempts, deliveries, leaseEndsAt, subscription, pullKey, state }: Change,
   lease: string,
 ) {
   // That of an offer is counted when it is accepted.
@@ -249,7 +250,7 @@ function newClaim(
   const attempt = attempts + (offered ? 1 : 0)
   return {
     ...{ id, at, application, gateway: gatewayOf(application), ack, attempt, deliveries, lease, offered },
-    ...{ subscription: subscription ?? '', unaccepted: offered, end: undefined, endAt: Infinity },
+    ...{ subscription: subscription ?? '', pullKey, unaccepted: offered, end: undefined, endAt: Infinity },
     ...{ leaseEndsAt: leaseEndsAt ?? Infinity, attemptAfter: attempts, answers: [], parts: [] },
   } satisfies Claim as Claim
 }

@@ -4,6 +4,7 @@ import { judgeDeliveries } from './deliveries.ts'
 import { joinFacts } from './facts.ts'
 import type { Facts } from './facts.ts'
 import { judgeGateways } from './gateways.ts'
+import { judgeKeys } from './keys.ts'
 import { judgeLeases } from './leases.ts'
 import { judgeLiveness } from './liveness.ts'
 import { judgeSettles } from './settles.ts'
@@ -11,7 +12,7 @@ import { judgeSettles } from './settles.ts'
 /** Whether what happened was allowed: from the histories and the database's record alone. */
 
 export type Violation = {
-  /** An invariant, or `answers`, `jobs`, `process`. */
+  /** An invariant, or `answers`, `jobs`, `keys`, `process`, `twice`. */
   readonly rule: string
   readonly what: string
   readonly job: string | null
@@ -38,7 +39,7 @@ export function judge(entries: readonly Entry[], record: DatabaseRecord): Verdic
   const count: Count = (what, by = 1) => {
     counts[what] = (counts[what] ?? 0) + by
   }
-  for (const rule of [judgeLeases, judgeSettles, judgeDeliveries, judgeLiveness, judgeGateways]) {
+  for (const rule of [judgeLeases, judgeSettles, judgeDeliveries, judgeLiveness, judgeKeys, judgeGateways]) {
     rule(facts, accuse, count)
   }
   return { violations, counts }

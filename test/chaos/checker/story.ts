@@ -26,7 +26,8 @@ export const changeOf = (at: number, more: Partial<Change>): Change => ({
     deliveries: 1,
     lease,
   },
-  ...{ settled: null, leaseEndsAt: 12_000, ack: 'explicit', subscription: 's', outcome: null, ...more },
+  ...{ settled: null, leaseEndsAt: 12_000, ack: 'explicit', subscription: 's', outcome: null },
+  ...{ pullKey: null, ...more },
 })
 export const settleOf = (
   call: string,

@@ -25,7 +25,7 @@ const audit = `
   create table chaos.audit (
     seq bigserial primary key, at timestamptz not null default clock_timestamp(), application text, op text,
     id bigint, state text, attempts integer, deliveries integer, lease uuid, settled text,
-    lease_ends_at timestamptz, auto_ack boolean, subscription_id uuid, outcome text);
+    lease_ends_at timestamptz, auto_ack boolean, subscription_id uuid, pull_key uuid, outcome text);
   create function chaos.note() returns trigger
   language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
   declare
@@ -35,9 +35,9 @@ const audit = `
       or (new.lease, new.settled) is distinct from (old.lease, old.settled)
     then
       insert into chaos.audit (application, op, id, state, attempts, deliveries, lease, settled, lease_ends_at,
-          auto_ack, subscription_id, outcome)
+          auto_ack, subscription_id, pull_key, outcome)
         values (current_setting('application_name'), tg_op, j.id, j.state, j.attempts, j.deliveries, j.lease,
-          j.settled, j.lease_ends_at, j.auto_ack, j.subscription_id,
+          j.settled, j.lease_ends_at, j.auto_ack, j.subscription_id, j.pull_key,
           case when tg_op = 'UPDATE' and new.log <> old.log then new.log -> -1 ->> 'outcome' end);
     end if;
     return null;

@@ -17,6 +17,8 @@ export type Change = {
   readonly leaseEndsAt: number | null
   readonly ack: Ack
   readonly subscription: string | null
+  /** Of the pull that it was claimed for, as a digest in hexadecimal digits. */
+  readonly pullKey: string | null
   /** Of the entry that the job's log got. */
   readonly outcome: string | null
 }
@@ -45,7 +47,8 @@ export async function readRecord(postgres: ChaosPostgres): Promise<DatabaseRecor
   const changes = await postgres.query<Change>(
     `select (extract(epoch from at) * 1000)::float8 as at, application, op, id::text, state, attempts, deliveries,
         lease::text, settled, (extract(epoch from lease_ends_at) * 1000)::float8 as "leaseEndsAt",
-        case when auto_ack then 'auto' else 'explicit' end as ack, subscription_id::text as subscription, outcome
+        case when auto_ack then 'auto' else 'explicit' end as ack, subscription_id::text as subscription,
+        replace(pull_key::text, '-', '') as "pullKey", outcome
       from chaos.audit order by id, seq`,
   )
   const columns = `id::text, job_spec::json ->> 'k' as key, attempts, max_attempts as "maxAttempts",
