@@ -64,7 +64,8 @@ export function createPrimary(url: string, connectTimeoutMs: number): Primary {
 }
 
 async function probe(server: string, timeoutMs: number): Promise<void> {
-  const limits = { connectionTimeoutMillis: timeoutMs, query_timeout: timeoutMs }
+  // pg counts anew for each of the two.
+  const limits = { connectionTimeoutMillis: timeoutMs / 2, query_timeout: timeoutMs / 2 }
   const client = new pg.Client({ connectionString: server, ...limits })
   // Rejected promises say all there is to say.
   client.on('error', () => undefined)

@@ -64,7 +64,11 @@ export function createUnheardClaims(options: {
 
   return {
     remember(claim) {
-      if (open.size >= claimsMax) return
+      if (open.size >= claimsMax) {
+        const text = `more than ${claimsMax} claims were not answered; what this one took waits for its lease's end`
+        emit({ type: 'upkeep failed', task: 'unheard claims', error: new Error(text) })
+        return
+      }
       open.add({ claim, looks: 0, at: clock.now() + (pausesMs[0] ?? 0) })
       schedule()
     },

@@ -82,12 +82,15 @@ test('while the database is away it is asked every half second, and what it was 
   expect(await see()).toEqual(['1', 151])
 })
 
-test('remembers 1,000 claims, the first ones', async () => {
-  const { unheard, claim, advance, store } = setUp()
+test('remembers 1,000 claims, the first ones, and tells of each that is too many', async () => {
+  const { unheard, claim, advance, store, events } = setUp()
   for (let id = 1; id <= 1_100; id += 1) unheard.remember(claim(String(id)))
   await advance(0)
   const asked = store.giveBackUnheard.next().args[0].map(({ id }) => id)
   expect([asked.length, asked[0], asked.at(-1)]).toEqual([1_000, '1', '1000'])
+  expect(events.map((event) => event.type === 'upkeep failed' && event.task)).toEqual(
+    Array<string>(100).fill('unheard claims'),
+  )
 })
 
 test('stop looks for all of them once more, after a look that is under way', async () => {
