@@ -42,3 +42,11 @@ test('keys: whoever comes amid the claim, after its end, or in trouble need not 
   story.entries.push({ kind: 'trouble', at: 1_000, what: 'gateway killed', gateway: 'g0', until: 3_000 })
   expect(rulesOf(story)).toEqual([])
 })
+
+test('keys: a pull that leaves with nothing after a while', () => {
+  const story = repeated({ kind: 'broken', at: 1_900, pull: 'b', firstByteAt: null, keys: [] }, 1_300)
+  story.entries.push({ kind: 'closed', at: 1_900, conn: 'cb', by: 'fin' })
+  expect(rulesOf(story)).toEqual(['keys'])
+  story.entries.push({ kind: 'link', at: 1_350, conn: 'cb', event: 'swallowed' })
+  expect(rulesOf(story)).toEqual([])
+})

@@ -223,7 +223,7 @@ function planExecutor(
     solo: quiet || offers || random.chance(0.1),
     leaseSeconds: 10 + random.below(2),
     offerSeconds: offers ? 5 : null,
-    keyed: ack === 'explicit' && random.chance(0.4),
+    keyed: ack === 'explicit' && random.chance(0.6),
     max: !quiet && random.chance(0.35) ? 1 + random.below(5) : null,
     startMs: quiet ? 0 : random.below(300),
     stayMs: patient ? 8_000 : fault === 'gone during the claim' ? 2_000 : 800 + random.below(1_200),

@@ -62,7 +62,8 @@ export function createPulls(history: History, processName: string, prefix: strin
     if ('broken' in reply) {
       const keys = [...reply.text.matchAll(/"k":"([^"]+)"/g)].map(([, one = '']) => one)
       history.write({ kind: 'broken', pull: id, firstByteAt, keys })
-      return { jobs: [], pauseMs: 30, answered: false }
+      // With a key: until the checker can tell that the claim had been made, and that its gateway keeps it.
+      return { jobs: [], pauseMs: idempotencyKey === null ? 30 : 300, answered: false }
     }
     const { status, text } = reply
     const body = (text === '' ? {} : JSON.parse(text)) as Record<string, unknown>

@@ -27,19 +27,27 @@ function digestOf({ subscription, idempotencyKey }: Pull['asked']): string | und
   return createHash('sha256').update(`${subscription} ${idempotencyKey}`).digest('hex').slice(0, 32)
 }
 
-/** The pull was answered while the claim counted, and its place in the answer was not another such job's. */
-function isOwed(facts: Facts, claim: Claim, { asked, answer }: Pull): boolean {
-  if (answer === undefined || (answer.status !== 200 && answer.status !== 204)) return false
-  const { firstByteAt } = answer
+/** While the claim counted the pull was answered, or left unanswered, and its place was not another such job's. */
+function isOwed(facts: Facts, claim: Claim, pull: Pull): boolean {
+  const { asked, answer } = pull
+  if (answer === undefined && !isIgnored(facts, pull)) return false
+  if (answer !== undefined && answer.status !== 200 && answer.status !== 204) return false
+  const until = answer?.firstByteAt ?? pull.endAt
   // A claim that had not committed when the pull looked is not seen by it.
   if (asked.at < claim.at + historyRules.proxyMs) return false
-  if (firstByteAt > Math.min(claim.endAt, claim.leaseEndsAt) - historyRules.clockMs) return false
-  if (facts.troubled(claim.gateway, claim.at, firstByteAt)) return false
-  if (facts.troubled(asked.gateway, asked.at, firstByteAt)) return false
-  const given = answer.jobs.filter(({ id, lease }) =>
+  if (until > Math.min(claim.endAt, claim.leaseEndsAt) - historyRules.clockMs) return false
+  if (facts.troubled(claim.gateway, claim.at, until)) return false
+  if (facts.troubled(asked.gateway, asked.at, until)) return false
+  const given = (answer?.jobs ?? []).filter(({ id, lease }) =>
     facts.jobs
       .get(id)
       ?.claims.some((one) => one.lease === lease && one.pullKey === claim.pullKey && one.at < asked.at),
   )
   return given.length < asked.max
+}
+
+/** It had time to be answered, on a whole connection, until its executor left. */
+function isIgnored(facts: Facts, { asked, endAt, broken }: Pull): boolean {
+  const whole = facts.brokenness(asked.conn).every(({ what }) => what === 'fin')
+  return whole && asked.reads && broken?.firstByteAt === null && endAt - asked.at > historyRules.orderMs
 }
