@@ -109,7 +109,10 @@ export async function runCampaign(options: CampaignOptions): Promise<Report> {
       const [gateways, executors, publisher] = await Promise.all([
         Promise.all(
           Array.from({ length: gatewayCount }, (_, n) =>
-            startChaosGateway({ name: `g${n}`, root, databaseUrl: postgres.url, history, settings }),
+            startChaosGateway({
+              ...{ name: `g${n}`, root, databaseUrl: postgres.url, history, settings },
+              logFile: join(directory(), `g${n}.log`),
+            }),
           ),
         ),
         Promise.all(

@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process'
 import type { ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
+import { appendFileSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { History } from '../history.ts'
@@ -34,6 +35,8 @@ export type GatewayOptions = {
   readonly root: string
   readonly databaseUrl: string
   readonly history: History
+  /** What it logs, each line with the name of its life. */
+  readonly logFile: string
   readonly settings: Readonly<Record<string, string>>
 }
 
@@ -42,7 +45,7 @@ const settled = /"event":"(stop step failed|delivery report failed|request faile
 const startTriesMax = 60
 
 export async function startChaosGateway(options: GatewayOptions): Promise<ChaosGateway> {
-  const { name, root, databaseUrl, history, settings } = options
+  const { name, root, databaseUrl, history, logFile, settings } = options
   const url = new URL(databaseUrl)
   const database = await databaseLink(Number(url.port))
   url.port = String(database.port)
@@ -79,6 +82,7 @@ export async function startChaosGateway(options: GatewayOptions): Promise<ChaosG
     })
     const started = new Promise<boolean>((resolve) => {
       createInterface({ input: process_.stdout }).on('line', (line) => {
+        appendFileSync(logFile, `${own} ${line}\n`)
         const { event, time } = parse(line)
         if (event === 'started') {
           base = String(parse(line).url)
