@@ -148,7 +148,7 @@ export async function runCampaign(options: CampaignOptions): Promise<Report> {
       await theRounds.sweep({ until: settledBy, endLeases })
       for (const gateway of gateways) gateway.executors.restore()
       await Promise.all(planPeace().map((plan) => theRounds.run(plan)))
-      await Promise.all(executors.map((child) => child.order({ kind: 'finish' })))
+      await theRounds.finish()
       await sampleGateways({ postgres, gateways, history, subscription: theRounds.subscription })
       await Promise.race([
         Promise.all(gateways.map((gateway) => gateway.drain())),

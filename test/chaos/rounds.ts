@@ -9,6 +9,8 @@ import type { ExecutorPlan, RoundPlan } from './plan.ts'
 /** Gives rounds to the processes that carry them out, and has what they left behind swept up. */
 export type Rounds = {
   run(plan: RoundPlan): Promise<void>
+  /** Every executor stops pulling; resolves when they are done with their jobs. */
+  finish(): Promise<unknown>
   /** Honest executors on every gateway, until no job waits or runs any more. */
   sweep(options: { readonly until: number; readonly endLeases: boolean }): Promise<void>
   /** Of a topic without jobs. */
@@ -99,6 +101,8 @@ export async function createRounds({
     return rows.map(({ topic }) => topic)
   }
 
+  const finish = () => Promise.all(executors.map((child) => child.order({ kind: 'finish' })))
+
   async function sweep({
     until,
     endLeases,
@@ -106,7 +110,7 @@ export async function createRounds({
     readonly until: number
     readonly endLeases: boolean
   }): Promise<void> {
-    const finished = Promise.all(executors.map((child) => child.order({ kind: 'finish' })))
+    const finished = finish()
     const swept = new Set<string>()
     // What is still being done with a job takes up to a second, but for those that mean to come late.
     if (endLeases) await Promise.race([finished, delay(1_500)])
@@ -131,9 +135,9 @@ export async function createRounds({
       await delay(250)
     }
     if (!endLeases) await finished
-    const left = Promise.all(executors.map((child) => child.order({ kind: 'finish' })))
+    const left = finish()
     await (endLeases ? Promise.race([left, delay(500)]) : left)
   }
 
-  return { run, sweep, subscription }
+  return { run, finish, sweep, subscription }
 }

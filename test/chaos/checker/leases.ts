@@ -11,17 +11,17 @@ export function judgeLeases(facts: Facts, accuse: Accuse, count: Count): void {
       if (claim.end === 'superseded')
         accuse('I1', `claimed again by ${claim.gateway}'s peer while it ran`, id)
       if (claim.offered) count(claim.unaccepted ? 'offers not accepted by a heartbeat' : 'offers accepted')
-      judgeHolders(id, claim, accuse, count)
+      judgeHolders(id, claim, accuse)
     }
   }
 }
 
 /** One claim is for one executor: another answer with it is a second holder of the lease. */
-function judgeHolders(id: string, { answers }: Claim, accuse: Accuse, count: Count): void {
+function judgeHolders(id: string, { answers }: Claim, accuse: Accuse): void {
   const [first, ...others] = answers
   for (const { pull } of others) {
     const again = pull.idempotencyKey !== undefined && pull.idempotencyKey === first?.pull.idempotencyKey
-    if (again) count('given again to a key')
-    else accuse('I1', `handed to ${first?.pull.conn ?? '?'} and, by the same claim, to ${pull.conn}`, id)
+    if (!again)
+      accuse('I1', `handed to ${first?.pull.conn ?? '?'} and, by the same claim, to ${pull.conn}`, id)
   }
 }
