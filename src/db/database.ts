@@ -129,8 +129,25 @@ export function openDatabase(options: DatabaseOptions): Database {
   // A checked-out client may report between two queries, where nobody else listens.
   pool.on('connect', (client) => client.on('error', report))
 
+  /**
+   * pg-pool 3.14 refuses whoever has waited too long for a connection, and still hands over the one that was being
+   * verified for them: kept by nobody it would be lost to the pool for ever, and after a few of them the pool with it.
+   */
+  function checkOut(): Promise<pg.PoolClient> {
+    return new Promise((resolve, reject) => {
+      let refused = false
+      pool.connect((error, client, release) => {
+        if (client === undefined) {
+          refused = true
+          reject(asError(error))
+        } else if (refused) release()
+        else resolve(client)
+      })
+    })
+  }
+
   async function execute<Row extends pg.QueryResultRow>(config: pg.QueryConfig): Promise<Row[]> {
-    const client = await pool.connect()
+    const client = await checkOut()
     try {
       const { rows } = await client.query<Row>(config)
       client.release()
@@ -160,7 +177,7 @@ export function openDatabase(options: DatabaseOptions): Database {
       }
     },
     async withClient(work) {
-      const client = await pool.connect()
+      const client = await checkOut()
       try {
         return await work(client)
       } finally {

@@ -1,3 +1,4 @@
+import { EventEmitter, once } from 'node:events'
 import { expect, onTestFinished, test } from 'vitest'
 import { openDatabase } from '../../src/db/database.ts'
 import { createPrimary } from '../../src/db/primary.ts'
@@ -89,4 +90,33 @@ test('a connection of the pool that falls silent costs the requests on it a 503,
     expect(answer.status).toBe(201)
   })
   jobOf(await parked)
+})
+
+test('a connection that is ready only after whoever waited for it has been refused stays in the pool', async () => {
+  const proxy = await blackHoleProxy(database.url)
+  const pool = openDatabase({
+    ...{ url: proxy.url, applicationName: 'test', poolMax: 1, connectTimeoutMs: 1_500 },
+    ...{ statementTimeoutMs: 10_000, emit: () => undefined },
+  })
+  onTestFinished(() => pool.close())
+  const one = { name: 'one', text: 'select 1 as one' }
+  const busy = new EventEmitter()
+  const first = pool.withClient(async (client) => {
+    busy.emit('begun')
+    await once(busy, 'end')
+    const gone = new Promise((resolve) => client.once('end', resolve))
+    await client.query('select pg_terminate_backend(pg_backend_pid())').catch(() => undefined)
+    await gone
+  })
+  await once(busy, 'begun')
+  const letGo = proxy.hold('pg_backend_pid() as pid')
+  const waits = pool.query(one, [])
+  const refused = expect(waits).rejects.toThrow()
+  busy.emit('end')
+  await first
+  await until(() => expect(proxy.held).toBe(1))
+  await refused
+  letGo()
+  await until(() => expect(pool.poolState()).toMatchObject({ total: 1, idle: 1 }))
+  expect(await pool.query(one, [])).toEqual([{ one: 1 }])
 })

@@ -11,6 +11,12 @@ export type BlackHoleProxy = {
   swallow(): void
   /** From now on, and until `restore`, nothing comes back: what is asked passes, and is done. */
   mute(): void
+  /**
+   * What comes back on a connection waits from the moment that it says `text`, until the function returned is called.
+   * `held` tells how many wait.
+   */
+  hold(text: string): () => void
+  readonly held: number
   /** Ends every connection, and each new one at once, until `restore`. */
   cut(): void
   /** New connections lead to another server: a changed address behind the same URL. */
@@ -32,6 +38,8 @@ export async function blackHoleProxy(url: string): Promise<BlackHoleProxy> {
   let swallowing = false
   let cutting = false
   let muted = false
+  let holding: string | undefined
+  const held = new Map<Socket, Buffer[]>()
   let accepted = 0
   const track = (socket: Socket) => {
     sockets.add(socket)
@@ -55,10 +63,13 @@ export async function blackHoleProxy(url: string): Promise<BlackHoleProxy> {
     track(upstream)
     const dead = () => swallowing || swallowed.has(client)
     client.on('data', (chunk) => {
+      if (holding !== undefined && chunk.includes(holding) && !held.has(client)) held.set(client, [])
       if (!dead()) upstream.write(chunk)
     })
     upstream.on('data', (chunk) => {
-      if (!dead() && !muted) client.write(chunk)
+      const kept = held.get(client)
+      if (kept !== undefined) kept.push(chunk)
+      else if (!dead() && !muted) client.write(chunk)
     })
     client.once('close', () => upstream.destroy())
     upstream.once('close', () => {
@@ -83,6 +94,17 @@ export async function blackHoleProxy(url: string): Promise<BlackHoleProxy> {
     },
     mute() {
       muted = true
+    },
+    hold(text) {
+      holding = text
+      return () => {
+        holding = undefined
+        for (const [client, chunks] of held) for (const chunk of chunks) client.write(chunk)
+        held.clear()
+      }
+    },
+    get held() {
+      return held.size
     },
     cut() {
       cutting = true
