@@ -14,8 +14,9 @@ import { startChaosGateway } from './lib/gateway.ts'
 import { startChaosPostgres } from './lib/postgres.ts'
 import type { ChaosPostgres } from './lib/postgres.ts'
 import { readRecord } from './lib/record.ts'
-import { planPeace } from './peace.ts'
+import { planLosses, planPeace } from './peace.ts'
 import { gatewayCount, planRound, processCount } from './plan.ts'
+import type { RoundPlan } from './plan.ts'
 import { sampleGateways } from './probe.ts'
 import { createRounds } from './rounds.ts'
 
@@ -132,12 +133,14 @@ export async function runCampaign(options: CampaignOptions): Promise<Report> {
       const injuries = createInjuries({ postgres, gateways, executors, history })
       const theRounds = await createRounds({ postgres, gateways, executors, publisher })
 
+      const runUnderFire = (plan: RoundPlan) => Promise.all([theRounds.run(plan), injuries.inflict(plan)])
+
       let next = done
       const last = done + count
       const slot = async () => {
         while (next < last && options.signal?.aborted !== true) {
           const plan = planRound(seed, next++)
-          await Promise.all([theRounds.run(plan), injuries.inflict(plan)])
+          await runUnderFire(plan)
           faults.set(plan.fault, (faults.get(plan.fault) ?? 0) + 1)
           done += 1
         }
@@ -148,6 +151,7 @@ export async function runCampaign(options: CampaignOptions): Promise<Report> {
       await theRounds.sweep({ until: settledBy, endLeases })
       for (const gateway of gateways) gateway.executors.restore()
       await Promise.all(planPeace().map((plan) => theRounds.run(plan)))
+      await Promise.all(planLosses().map(runUnderFire))
       await theRounds.finish()
       await sampleGateways({ postgres, gateways, history, subscription: theRounds.subscription })
       await Promise.race([

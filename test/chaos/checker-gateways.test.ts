@@ -13,7 +13,7 @@ test('I2: bytes that nobody asked for', () => {
 const sample = {
   kind: 'sample',
   ...{ at: 9_000, gateway: 'g0', pulls: 30, parkedMetric: 30, connections: 6 },
-  ...{ connectionsMax: 7, transactions: 0, sockets: 10, timers: 5 },
+  ...{ connectionsMax: 7, transactions: 0, sockets: 10, timers: 5, checkedOut: 0 },
 } as const
 
 test('I4: a connection or a transaction per parked pull', () => {
@@ -24,11 +24,11 @@ test('I4: a connection or a transaction per parked pull', () => {
   expect(samples({ transactions: 1 })).toEqual(['I4'])
 })
 
-test('leaks: pulls, sockets or timers that stay when all have left', () => {
+test('leaks: pulls, sockets, timers or connections that stay when all have left', () => {
   const samples = (more: object) =>
     spoiled(({ entries }) => entries.push({ ...sample, when: 'idle', parkedMetric: 0, ...more }))
   expect(samples({})).toEqual([])
-  for (const leak of [{ parkedMetric: 1 }, { sockets: 40 }, { timers: 400 }]) {
+  for (const leak of [{ parkedMetric: 1 }, { sockets: 40 }, { timers: 400 }, { checkedOut: 1 }]) {
     expect(samples(leak)).toEqual(['process'])
   }
   expect(spoiled((story) => (story.sessions = 1))).toEqual(['process'])

@@ -3,7 +3,7 @@
  * restart costs a second, a reset nothing.
  */
 export const faultWeights = {
-  none: 194,
+  none: 191,
   'client fin': 120,
   'client rst': 150,
   'unread, then rst': 60,
@@ -16,6 +16,7 @@ export const faultWeights = {
   'executor stopped': 16,
   'executor killed': 8,
   'gateway killed': 7,
+  'gateway killed during the claim': 3,
   'gateway drained': 15,
   'gateway stopped': 7,
   'database link cut': 9,
@@ -30,6 +31,9 @@ export const faultWeights = {
 
 export type Fault = keyof typeof faultWeights
 export const faults = Object.keys(faultWeights) as Fault[]
+
+/** The replies of Postgres stay away from before a job is published until something has ended. */
+export const amidClaim: readonly Fault[] = ['gone during the claim', 'gateway killed during the claim']
 
 /** Faults of the executor's connection or of how it reads; the others hit processes and the way to Postgres. */
 export const connectionFaults: readonly Fault[] = [

@@ -126,6 +126,8 @@ export type Entry = { readonly at: number } & (
       readonly transactions: number
       readonly sockets: number
       readonly timers: number
+      /** Connections of the pool in use. */
+      readonly checkedOut: number
     }
 )
 

@@ -1,4 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises'
+import { amidClaim } from './faults.ts'
 import type { Fault } from './faults.ts'
 import type { History } from './history.ts'
 import type { Child } from './lib/children.ts'
@@ -22,6 +23,8 @@ export type Patients = {
 // listener connects again within seconds.
 const echoMs = { process: 1_500, replies: 1_000, cut: 2_500, link: 6_500, database: 4_000 }
 const delayedMs = 400
+// Until the job has been published and claimed.
+const amidClaimMs = 800
 
 export function createInjuries({ postgres, gateways, executors, history }: Patients): Injuries {
   const busy = new Map<unknown, Promise<void>>()
@@ -105,6 +108,12 @@ export function createInjuries({ postgres, gateways, executors, history }: Patie
         await gateway.kill()
         await gateway.restart()
       }),
+      'gateway killed during the claim': toGateway(echoMs.process, async () => {
+        gateway.database.loseReplies()
+        await delay(amidClaimMs)
+        await gateway.kill()
+        await gateway.restart()
+      }),
       'gateway drained': toGateway(echoMs.process, async () => {
         await gateway.drain()
         await gateway.restart()
@@ -139,8 +148,7 @@ export function createInjuries({ postgres, gateways, executors, history }: Patie
 
   return {
     async inflict(plan) {
-      // The replies are late before the job is published, and until its executor has gone.
-      await delay(plan.fault === 'gone during the claim' ? 250 : plan.faultAtMs)
+      await delay(amidClaim.includes(plan.fault) ? 250 : plan.faultAtMs)
       await actOf(plan)?.()
     },
   }

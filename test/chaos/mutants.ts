@@ -134,6 +134,33 @@ export const mutants: readonly Mutant[] = [
     ],
   },
   {
+    name: 'what a gateway had claimed when it was killed waits for its hold to end',
+    caughtBy: ['I3'],
+    edits: [
+      edit(
+        'src/dispatch/peers.ts',
+        'const jobs = await store.bury(gateways)',
+        'const jobs = await store.bury(gateways.slice(gateways.length))',
+      ),
+    ],
+  },
+  {
+    name: 'what a claim took whose reply was lost waits for its hold to end',
+    caughtBy: ['I3'],
+    edits: [
+      edit(
+        'src/dispatch/unheard-claims.ts',
+        'open.add({ claim, looks: 0',
+        'if (claimsMax > Infinity) open.add({ claim, looks: 0',
+      ),
+    ],
+  },
+  {
+    name: 'connections are lost to the pool',
+    caughtBy: ['process'],
+    edits: [edit('src/db/database.ts', 'else if (refused) release()', 'else if (refused) return')],
+  },
+  {
     name: 'due work is never done',
     caughtBy: ['I3'],
     edits: [

@@ -1,5 +1,7 @@
+import type { Fault } from './faults.ts'
+import type { OnLost } from './history.ts'
 import { gatewayCount } from './plan.ts'
-import type { ExecutorPlan, RoundPlan } from './plan.ts'
+import type { ExecutorPlan, PublishPlan, RoundPlan } from './plan.ts'
 
 /**
  * When the fire has stopped. Under it something ails every gateway at almost any time, so that the checker has to excuse
@@ -10,44 +12,70 @@ import type { ExecutorPlan, RoundPlan } from './plan.ts'
  * - A pull with a key is cut off amid its answer, and comes again at the next gateway.
  */
 export function planPeace(): RoundPlan[] {
-  return Array.from({ length: gatewayCount }, (_, gateway) => [
-    peaceful(-1 - 2 * gateway, gateway, { publishAfterMs: 2_500, keyed: false, link: null }),
-    peaceful(-2 - 2 * gateway, gateway, {
-      ...{ publishAfterMs: 1_000, keyed: true, link: { action: 'rst', afterBytes: 200, afterMs: 0 } },
-    }),
-  ]).flat()
+  const link = { action: 'rst', afterBytes: 200, afterMs: 0 } as const
+  return Array.from({ length: gatewayCount }, (_, gateway): RoundPlan[] => {
+    const [patient, cutOff] = [-1 - 2 * gateway, -2 - 2 * gateway]
+    return [
+      {
+        ...quietRound(patient, gateway, { publishAfterMs: 2_500, onLost: 'orphan' }),
+        executors: [{ ...honest, name: `peace${patient}`, gateway }],
+      },
+      {
+        ...quietRound(cutOff, gateway, { publishAfterMs: 1_000, onLost: 'orphan' }),
+        executors: [{ ...honest, name: `peace${cutOff}`, gateway, keyed: true, link }],
+      },
+    ]
+  }).flat()
 }
 
-// After the job it is more than the checker allows for.
-const stayMs = 8_000
+/**
+ * After that, with nothing else amiss: one gateway is killed, and another loses replies, while a claim is under way whose
+ * executor leaves. What was claimed has to be in another's hand before its hold ends by itself, after 15 s.
+ */
+export function planLosses(): RoundPlan[] {
+  const [killed, deaf, whole] = Array.from({ length: gatewayCount }, (_, gateway) => gateway)
+  const loss = (round: number, fault: Fault, gateway = 0): RoundPlan => ({
+    ...quietRound(round, gateway, { publishAfterMs: 600, onLost: 'requeue' }),
+    ...{ fault, faultAtMs: 250, faultMs: 2_400 },
+    executors: [
+      { ...honest, name: `taker${round}`, gateway, ack: 'auto', stayMs: 1_200 },
+      { ...honest, name: `heir${round}`, gateway: whole ?? 0, startMs: 2_000, stayMs: 11_000 },
+    ],
+  })
+  return [loss(-101, 'gateway killed during the claim', killed), loss(-102, 'database replies lost', deaf)]
+}
 
-function peaceful(
+const honest: Omit<ExecutorPlan, 'name' | 'gateway'> = {
+  ...{
+    process: 0,
+    ack: 'explicit',
+    solo: true,
+    leaseSeconds: 10,
+    offerSeconds: null,
+    keyed: false,
+    max: null,
+  },
+  // After the job it is more than the checker allows for.
+  ...{ startMs: 0, stayMs: 8_000, reading: 'normal', link: null, break: null, work: ['complete'] },
+  ...{ piggyback: false, leavesAfter: 1 },
+}
+
+function quietRound(
   round: number,
   gateway: number,
-  { publishAfterMs, keyed, link }: Pick<ExecutorPlan, 'keyed' | 'link'> & { readonly publishAfterMs: number },
-): RoundPlan {
-  const name = `peace${round}`
+  { publishAfterMs, onLost }: { readonly publishAfterMs: number; readonly onLost: OnLost },
+): Omit<RoundPlan, 'executors'> {
+  const publisher: PublishPlan = {
+    ...{ startMs: publishAfterMs, pauseMs: 0, rollback: false },
+    jobs: [
+      {
+        ...{ key: `peace${round}`, onLost, maxAttempts: 5, delayMs: 0, priority: 0 },
+        ...{ dedupeKey: null, specBytes: 20, expiresMs: null },
+      },
+    ],
+  }
   return {
     ...{ round, fault: 'none', faultAtMs: 0, faultMs: 0, quiet: true, late: false, busyTopic: 0, gateway },
-    process: 0,
-    publishers: [
-      {
-        ...{ startMs: publishAfterMs, pauseMs: 0, rollback: false },
-        jobs: [
-          {
-            ...{ key: name, onLost: 'orphan', maxAttempts: 5, delayMs: 0, priority: 0 },
-            ...{ dedupeKey: null, specBytes: 20, expiresMs: null },
-          },
-        ],
-      },
-    ],
-    executors: [
-      {
-        ...{ name, process: 0, gateway, ack: 'explicit', solo: true, leaseSeconds: 10, offerSeconds: null },
-        ...{ keyed, max: null, startMs: 0, stayMs, reading: 'normal', link, break: null },
-        ...{ work: ['complete'], piggyback: false, leavesAfter: 1 },
-      },
-    ],
-    person: null,
+    ...{ process: 0, publishers: [publisher], person: null },
   }
 }

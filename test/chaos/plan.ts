@@ -1,6 +1,6 @@
 import { createRandom } from '../support/random.ts'
 import type { Random } from '../support/random.ts'
-import { connectionFaults, faults, faultWeights } from './faults.ts'
+import { amidClaim, connectionFaults, faults, faultWeights } from './faults.ts'
 import type { Fault } from './faults.ts'
 import { onLosts } from './history.ts'
 import type { Ack, OnLost } from './history.ts'
@@ -137,8 +137,8 @@ export function planRound(seed: number, round: number): RoundPlan {
   // The first numbers of neighbouring seeds are alike.
   for (let n = 0; n < 8; n += 1) random.below(2)
   const fault = weighted(random, faultWeights, faults)
-  const gone = fault === 'gone during the claim'
-  const quiet = gone || fault === 'unread, then rst' || (fault === 'none' && random.chance(0.5))
+  const quiet =
+    amidClaim.includes(fault) || fault === 'unread, then rst' || (fault === 'none' && random.chance(0.5))
   const late = quiet && fault === 'none' && random.chance(0.4)
   const gateway = random.below(gatewayCount)
   const process = random.below(processCount)
@@ -226,7 +226,7 @@ function planExecutor(
     keyed: ack === 'explicit' && random.chance(0.6),
     max: !quiet && random.chance(0.35) ? 1 + random.below(5) : null,
     startMs: quiet ? 0 : random.below(300),
-    stayMs: patient ? 8_000 : fault === 'gone during the claim' ? 2_000 : 800 + random.below(1_200),
+    stayMs: patient ? 8_000 : amidClaim.includes(fault) ? 2_000 : 800 + random.below(1_200),
     reading: fault === 'unread, then rst' ? 'never' : fault === 'slow reader' ? 'slow' : 'normal',
     link: linkOf(random, fault),
     break: breakOf(random, fault),

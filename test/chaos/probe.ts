@@ -52,19 +52,23 @@ async function sampleGateway(
       transactions: row?.transactions ?? 0,
       sockets: socketsOf(gateway.pid),
       timers: await metric(gateway, 'pullgate_nodejs_active_resources', 'type="Timeout"'),
+      checkedOut: when === 'idle' ? await reached(checkedOut, 0) : await checkedOut(),
     })
   }
-  await sample('parked', await reached(gateway, before + pulls))
+  const parked = () => metric(gateway, 'pullgate_pulls_parked')
+  // Upkeep takes one now and then.
+  const checkedOut = () => metric(gateway, 'pullgate_db_pool_connections', 'state="active"')
+  await sample('parked', await reached(parked, before + pulls))
   for (const wire of wires) wire.end('fin')
-  await sample('idle', await reached(gateway, 0))
+  await sample('idle', await reached(parked, 0))
 }
 
-/** The number of parked pulls, once it is as expected or has had its time. */
-async function reached(gateway: ChaosGateway, expected: number): Promise<number> {
+/** The number once it is as expected, or else what it was when it had had its time. */
+async function reached(number: () => Promise<number>, expected: number): Promise<number> {
   const until = Date.now() + settleMs
   for (;;) {
-    const parked = await metric(gateway, 'pullgate_pulls_parked')
-    if (parked === expected || Date.now() > until) return parked
+    const found = await number()
+    if (found === expected || Date.now() > until) return found
     await delay(50)
   }
 }

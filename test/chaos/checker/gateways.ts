@@ -58,7 +58,7 @@ const socketsOfItsOwn = 8
 /** I4: a parked pull holds no connection and no transaction; and nothing is kept of those that have left. */
 function judgeSamples(facts: Facts, accuse: Accuse): void {
   for (const { gateway, when, pulls, ...found } of facts.of('sample')) {
-    const { parkedMetric, connections, connectionsMax, transactions, sockets, timers } = found
+    const { parkedMetric, connections, connectionsMax, transactions, sockets, timers, checkedOut } = found
     if (when === 'parked' && parkedMetric < pulls) {
       accuse('process', `${gateway} says ${parkedMetric} pulls are parked, of ${pulls}`)
     }
@@ -68,6 +68,7 @@ function judgeSamples(facts: Facts, accuse: Accuse): void {
     if (parkedMetric > 0) accuse('process', `${gateway} keeps ${parkedMetric} pulls parked that have left`)
     if (sockets > connectionsMax + socketsOfItsOwn)
       accuse('process', `${gateway} keeps ${sockets} sockets open`)
+    if (checkedOut > 0) accuse('process', `${gateway} keeps ${checkedOut} connections of its pool in use`)
     if (timers > timersMax) accuse('process', `${gateway} keeps ${timers} timers`)
   }
 }

@@ -5,8 +5,8 @@ import { appendFileSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { History } from '../history.ts'
-import { databaseLink, executorLinks } from './links.ts'
-import type { DatabaseLink, ExecutorLinks } from './links.ts'
+import { databaseLink, executorLinks, faultsOf } from './links.ts'
+import type { DatabaseFaults, ExecutorLinks } from './links.ts'
 
 /** One gateway of the fleet, behind proxies on either side, in one process after the other. */
 export type ChaosGateway = {
@@ -18,7 +18,7 @@ export type ChaosGateway = {
   readonly pid: number
   /** What its connections to Postgres call themselves. */
   readonly application: string
-  readonly database: DatabaseLink
+  readonly database: DatabaseFaults
   readonly executors: ExecutorLinks
   kill(): Promise<void>
   /** SIGTERM; resolves when it has ended. */
@@ -46,9 +46,8 @@ const startTriesMax = 60
 
 export async function startChaosGateway(options: GatewayOptions): Promise<ChaosGateway> {
   const { name, root, databaseUrl, history, logFile, settings } = options
-  const url = new URL(databaseUrl)
-  const database = await databaseLink(Number(url.port))
-  url.port = String(database.port)
+  const postgres = Number(new URL(databaseUrl).port)
+  const [pool, listener] = await Promise.all([databaseLink(postgres), databaseLink(postgres)])
   let lives = 0
   let child: ChildProcess | undefined
   let port: number | undefined
@@ -61,14 +60,20 @@ export async function startChaosGateway(options: GatewayOptions): Promise<ChaosG
     const own = `chaos/${name}/${(lives += 1)}`
     application = own
     asked = 'no'
-    url.searchParams.set('application_name', own)
+    const urlOf = (port: number) => {
+      const url = new URL(databaseUrl)
+      url.port = String(port)
+      url.searchParams.set('application_name', own)
+      return url.href
+    }
     const { PATH, HOME, TMPDIR } = process.env
     const process_ = spawn(process.execPath, ['dist/cli/pullgate.js', 'serve'], {
       cwd: root,
       env: {
-        ...{ PATH, HOME, TMPDIR, DATABASE_URL: url.href, PULLGATE_PORT: '0', PULLGATE_LOG_LEVEL: 'info' },
+        ...{ PATH, HOME, TMPDIR, PULLGATE_PORT: '0', PULLGATE_LOG_LEVEL: 'info' },
+        ...{ DATABASE_URL: urlOf(pool.port), PULLGATE_LISTEN_DATABASE_URL: urlOf(listener.port) },
         ...{ PULLGATE_POOL_MAX: String(poolMax), PULLGATE_STATEMENT_TIMEOUT_MS: '2000' },
-        ...{ PULLGATE_STOP_TIMEOUT_SECONDS: '8', PULLGATE_PORT: '0', ...settings },
+        ...{ PULLGATE_STOP_TIMEOUT_SECONDS: '8', ...settings },
       },
       stdio: ['ignore', 'pipe', 'pipe'],
     })
@@ -132,7 +137,7 @@ export async function startChaosGateway(options: GatewayOptions): Promise<ChaosG
     get application() {
       return application
     },
-    database,
+    database: faultsOf(pool, listener),
     executors: links,
     kill: () => end('kill', 'SIGKILL'),
     drain: () => end('stop', 'SIGTERM'),
@@ -142,7 +147,8 @@ export async function startChaosGateway(options: GatewayOptions): Promise<ChaosG
       child?.kill('SIGCONT')
       await end('kill', 'SIGKILL')
       links.close()
-      database.close()
+      pool.close()
+      listener.close()
     },
   }
 }

@@ -84,8 +84,9 @@ function readPreamble(client: Socket, then: (preamble: Preamble, rest: Buffer) =
 }
 
 /** Between one gateway and Postgres. */
-export type DatabaseLink = {
-  readonly port: number
+export type DatabaseLink = DatabaseFaults & { readonly port: number; close(): void }
+
+export type DatabaseFaults = {
   cut(): void
   /** Connections that are open now carry nothing any more; nor do new ones, until `restore` resets all of them. */
   swallow(): void
@@ -93,7 +94,18 @@ export type DatabaseLink = {
   loseReplies(): void
   delayReplies(ms: number): void
   restore(): void
-  close(): void
+}
+
+/** Of both, but for lost replies: a listening session that is deaf as well would have everything given back. */
+export function faultsOf(pool: DatabaseLink, listener: DatabaseLink): DatabaseFaults {
+  const both = [pool, listener]
+  return {
+    cut: () => both.forEach((link) => link.cut()),
+    swallow: () => both.forEach((link) => link.swallow()),
+    loseReplies: pool.loseReplies,
+    delayReplies: (ms) => both.forEach((link) => link.delayReplies(ms)),
+    restore: () => both.forEach((link) => link.restore()),
+  }
 }
 
 export async function databaseLink(port: number): Promise<DatabaseLink> {
