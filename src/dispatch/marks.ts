@@ -32,8 +32,10 @@ const leftOutMax = 16
 const topicsMax = 10_000
 const topicsPerStatement = 500
 const reseatJobsMax = 500
-// Marks are hints as well: whatever should be wrong with one is over after a minute, for one walk per lane.
-const lifeMs = 60_000
+// Marks are hints as well: whatever should be wrong with one is over after a minute, when all are found anew from nothing.
+// Claims go on from those that they have: where a walk takes them half a second, nobody waits for it.
+const checkMs = 60_000
+const checkShare = 100
 // A gateway that claims little walks over what the others have claimed.
 const refreshMs = 10_000
 
@@ -54,7 +56,9 @@ export function createMarks(options: {
   let pair: { readonly drawn: Pair; readonly since: number } | null = null
   let passedUpto = 0n
   let passedAt = clock.now()
-  let begunAt = clock.now()
+  let checkedAt = clock.now()
+  let checkEveryMs = checkMs
+  let unchecked: readonly TopicId[] | undefined
   let claimedJobs = 0
   let reseatFrom: bigint | undefined
   let timer: Timer | undefined
@@ -78,21 +82,23 @@ export function createMarks(options: {
 
   async function advance(): Promise<void> {
     advancing = true
-    if (clock.now() - begunAt > lifeMs) forget()
     const begun = epoch
     let pauseMs = intervalMs
+    const askedAt = clock.now()
+    if (askedAt - checkedAt >= checkEveryMs) unchecked ??= [...byTopic.keys()]
     try {
-      const topics = [...dirty].slice(0, topicsPerStatement)
+      const topics = [...new Set([...(unchecked ?? []), ...dirty])].slice(0, topicsPerStatement)
       const result = await store.advanceMarks({
         topics,
-        marks: of(topics),
-        dueAfter,
+        ...(unchecked === undefined ? { marks: of(topics), dueAfter } : { marks: none, dueAfter: null }),
         pair: pair?.drawn ?? null,
         leftOut: [...leftOut.keys()],
       })
       if (begun === epoch) apply(topics, result)
+      if (begun === epoch && result.passed !== null) checked(topics, clock.now() - askedAt)
       await reseat(begun)
     } catch (error) {
+      checked(unchecked ?? [], clock.now() - askedAt)
       emit({ type: 'upkeep failed', task: 'marks', error: asError(error) })
       pauseMs = retryMs
     }
@@ -141,6 +147,15 @@ export function createMarks(options: {
     })
   }
 
+  /** Of walks from nothing all together take a hundredth of the time. */
+  function checked(topics: readonly TopicId[], tookMs: number): void {
+    unchecked = unchecked?.filter((topic) => !topics.includes(topic))
+    if (unchecked?.length !== 0) return
+    unchecked = undefined
+    checkedAt = clock.now()
+    checkEveryMs = Math.max(checkMs, checkShare * tookMs)
+  }
+
   /** What ended transactions have left below the marks: at most so many jobs a statement, and no locked ones. */
   async function reseat(begun: number): Promise<void> {
     while (reseatFrom !== undefined && begun === epoch && !stopped) {
@@ -153,7 +168,8 @@ export function createMarks(options: {
 
   function forget(): void {
     epoch += 1
-    begunAt = clock.now()
+    checkedAt = clock.now()
+    unchecked = undefined
     byTopic.clear()
     leftOut.clear()
     dueAfter = null

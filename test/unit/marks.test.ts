@@ -188,13 +188,51 @@ describe('a transaction that runs for long', () => {
   })
 })
 
-test('whatever is wrong with a mark is over after a minute', async () => {
-  const { first, work, clock, marks, store } = setUp()
-  await first()
-  clock.advance(60_000)
-  await work()
-  expect(store.advanceMarks.next().args[0]).toMatchObject({ pair: null, dueAfter: null })
-  expect(marks.of(['a']).lanes).toEqual([])
+describe('whatever is wrong with a mark is over after a minute: it is found anew from nothing', () => {
+  const nothing = { topics: ['a'], dueAfter: null, marks: { lanes: [], marks: [] } }
+  const soFar = { topics: ['a'], marks: { lanes: ['10'] } }
+  async function checking() {
+    const all = setUp()
+    await all.first()
+    await all.work(59_800)
+    expect(all.store.advanceMarks.next().args[0]).toMatchObject(soFar)
+    all.store.advanceMarks.next().resolve({ passed: all.passed(60), pair: pair(300, 30), running: [] })
+    await idle()
+    await all.work(200)
+    expect(all.store.advanceMarks.next().args[0]).toMatchObject({ ...nothing, pair: pair(300, 30) })
+    return all
+  }
+  test('while claims go on from where it stands', async () => {
+    const { marks, answer, passed, work, store } = await checking()
+    expect([marks.of(['a']).marks, marks.dueAfter]).toEqual([['60'], 'due 60'])
+    // The pair does not pass yet.
+    await answer({ pair: pair(300, 30), running: [7n] })
+    await work()
+    expect(store.advanceMarks.next().args[0]).toMatchObject(nothing)
+    await answer({ pair: pair(400, 40), passed: passed(55) })
+    expect([marks.of(['a']).marks, marks.dueAfter]).toEqual([['55'], 'due 55'])
+    await work()
+    expect(store.advanceMarks.next().args[0]).toMatchObject({ ...soFar, dueAfter: 'due 55' })
+  })
+  test('less often where that takes long, also where it fails', async () => {
+    const { clock, answer, passed, work, store } = await checking()
+    // It was asked 100 ms ago.
+    clock.advance(900)
+    await answer({ pair: pair(400, 40), passed: passed(70) })
+    await work(99_900)
+    expect(store.advanceMarks.next().args[0]).toMatchObject(soFar)
+    await answer({ pair: pair(500, 50), passed: passed(80) })
+    await work(100)
+    expect(store.advanceMarks.next().args[0]).toMatchObject(nothing)
+    clock.advance(2_000)
+    store.advanceMarks.next().reject(new Error('it took too long'))
+    await idle()
+    await work(1_000)
+    expect(store.advanceMarks.next().args[0]).toMatchObject(soFar)
+    await answer({ pair: pair(500, 50), passed: passed(90) })
+    await work(208_000)
+    expect(store.advanceMarks.next().args[0]).toMatchObject(soFar)
+  })
 })
 
 test('marks of topics with pulls move also where others claim: every 10 s', async () => {
