@@ -158,7 +158,15 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'connections are lost to the pool',
     caughtBy: ['process'],
-    edits: [edit('src/db/database.ts', 'else if (refused) release()', 'else if (refused) return')],
+    edits: [
+      edit(
+        'src/db/database.ts',
+        `client.release()
+      return rows`,
+        `if (Math.random() > 0.0005) client.release()
+      return rows`,
+      ),
+    ],
   },
   {
     name: 'due work is never done',
