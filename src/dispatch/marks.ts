@@ -58,6 +58,7 @@ export function createMarks(options: {
   let passedAt = clock.now()
   let checkedAt = clock.now()
   let checkEveryMs = checkMs
+  /** While marks are found anew: of the topics that are left. */
   let unchecked: readonly TopicId[] | undefined
   let claimedJobs = 0
   let reseatFrom: bigint | undefined
