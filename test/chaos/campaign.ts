@@ -14,7 +14,7 @@ import { startChaosGateway } from './lib/gateway.ts'
 import { startChaosPostgres } from './lib/postgres.ts'
 import type { ChaosPostgres } from './lib/postgres.ts'
 import { readRecord } from './lib/record.ts'
-import { planLosses, planPeace } from './peace.ts'
+import { planDrain, planLosses, planPeace } from './peace.ts'
 import { gatewayCount, planRound, processCount } from './plan.ts'
 import type { RoundPlan } from './plan.ts'
 import { sampleGateways } from './probe.ts'
@@ -152,6 +152,7 @@ export async function runCampaign(options: CampaignOptions): Promise<Report> {
       for (const gateway of gateways) gateway.executors.restore()
       await Promise.all(planPeace().map((plan) => theRounds.run(plan)))
       await Promise.all(planLosses().map(runUnderFire))
+      await runUnderFire(planDrain())
       await theRounds.finish()
       await sampleGateways({ postgres, gateways, history, subscription: theRounds.subscription })
       await Promise.race([

@@ -163,7 +163,7 @@ export const mutants: readonly Mutant[] = [
         'src/db/database.ts',
         `client.release()
       return rows`,
-        `if (Math.random() > 0.0005) client.release()
+        `if (Math.random() > 0.002) client.release()
       return rows`,
       ),
     ],

@@ -10,11 +10,13 @@ import type { ExecutorPlan, PublishPlan, RoundPlan } from './plan.ts'
  * - A pull waits, and long after, when its topic is armed and no publisher is left that could have published in silence,
  *   a job comes. Only its notification tells of it.
  * - A pull with a key is cut off amid its answer, and comes again at the next gateway.
+ * - An answer that would be its own acknowledgement is not read, and its connection is reset.
  */
 export function planPeace(): RoundPlan[] {
   const link = { action: 'rst', afterBytes: 200, afterMs: 0 } as const
+  const unreadThenReset = { by: 'rst', when: 'first byte', afterMs: 200 } as const
   return Array.from({ length: gatewayCount }, (_, gateway): RoundPlan[] => {
-    const [patient, cutOff] = [-1 - 2 * gateway, -2 - 2 * gateway]
+    const [patient = 0, cutOff = 0, unread = 0] = [-1, -2, -3].map((round) => round - 3 * gateway)
     return [
       {
         ...quietRound(patient, gateway, { publishAfterMs: 2_500, onLost: 'orphan' }),
@@ -23,6 +25,19 @@ export function planPeace(): RoundPlan[] {
       {
         ...quietRound(cutOff, gateway, { publishAfterMs: 1_000, onLost: 'orphan' }),
         executors: [{ ...honest, name: `peace${cutOff}`, gateway, keyed: true, link }],
+      },
+      {
+        ...quietRound(unread, gateway, { publishAfterMs: 1_000, onLost: 'orphan' }),
+        executors: [
+          {
+            ...honest,
+            name: `peace${unread}`,
+            gateway,
+            ack: 'auto',
+            reading: 'never',
+            break: unreadThenReset,
+          },
+        ],
       },
     ]
   }).flat()
@@ -43,6 +58,19 @@ export function planLosses(): RoundPlan[] {
     ],
   })
   return [loss(-101, 'gateway killed during the claim', killed), loss(-102, 'database replies lost', deaf)]
+}
+
+/** A gateway is drained beside a parked pull, and a job comes amid the drain: another has to hand it out. */
+export function planDrain(): RoundPlan {
+  const [drained, other] = [0, 1]
+  return {
+    ...quietRound(-201, drained, { publishAfterMs: 2_500, onLost: 'orphan' }),
+    ...{ fault: 'gateway drained', faultAtMs: 500 },
+    executors: [
+      { ...honest, name: 'parked', gateway: drained },
+      { ...honest, name: 'other', gateway: other, startMs: 4_500 },
+    ],
+  }
 }
 
 const honest: Omit<ExecutorPlan, 'name' | 'gateway'> = {
