@@ -44,20 +44,32 @@ export function planPeace(): RoundPlan[] {
 }
 
 /**
- * After that, with nothing else amiss: one gateway is killed, and another loses replies, while a claim is under way whose
- * executor leaves. What was claimed has to be in another's hand before its hold ends by itself, after 15 s.
+ * After that, with nothing else amiss: a claim is under way whose executor leaves, while one gateway is killed, another
+ * loses replies, and the third has them late. What was claimed has to be in another's hand before its hold ends by itself.
  */
 export function planLosses(): RoundPlan[] {
-  const [killed, deaf, whole] = Array.from({ length: gatewayCount }, (_, gateway) => gateway)
-  const loss = (round: number, fault: Fault, gateway = 0): RoundPlan => ({
-    ...quietRound(round, gateway, { publishAfterMs: 600, onLost: 'requeue' }),
+  const [killed = 0, deaf = 0, slow = 0] = Array.from({ length: gatewayCount }, (_, gateway) => gateway)
+  const auto = { ack: 'auto', stayMs: 1_200 } as const
+  // The notification is 400 ms late, and after it the claim's reply.
+  const leaving = { stayMs: 2_000, break: { by: 'fin', when: 'parked', afterMs: 900 } } as const
+  const loss = (
+    round: number,
+    fault: Fault,
+    gateway: number,
+    { publishAfterMs, taker }: { readonly publishAfterMs: number; readonly taker: Partial<ExecutorPlan> },
+  ): RoundPlan => ({
+    ...quietRound(round, gateway, { publishAfterMs, onLost: 'requeue' }),
     ...{ fault, faultAtMs: 250, faultMs: 2_400 },
     executors: [
-      { ...honest, name: `taker${round}`, gateway, ack: 'auto', stayMs: 1_200 },
-      { ...honest, name: `heir${round}`, gateway: whole ?? 0, startMs: 2_000, stayMs: 11_000 },
+      { ...honest, ...taker, name: `taker${round}`, gateway },
+      { ...honest, name: `heir${round}`, gateway: slow, startMs: 2_000, stayMs: 11_000 },
     ],
   })
-  return [loss(-101, 'gateway killed during the claim', killed), loss(-102, 'database replies lost', deaf)]
+  return [
+    loss(-101, 'gateway killed during the claim', killed, { publishAfterMs: 600, taker: auto }),
+    loss(-102, 'database replies lost', deaf, { publishAfterMs: 600, taker: auto }),
+    loss(-103, 'gone during the claim', slow, { publishAfterMs: 400, taker: leaving }),
+  ]
 }
 
 /** A gateway is drained beside a parked pull, and a job comes amid the drain: another has to hand it out. */
