@@ -100,19 +100,19 @@ export function createInjuries({ postgres, gateways, executors, history }: Patie
       alone(gateway, () => trouble(fault, gateway, echo, act))
     const toDatabase = (act: () => Promise<unknown>) => () =>
       alone(postgres, () => trouble(fault, null, echoMs.database, act))
+    const killAndRestart = async () => {
+      await gateway.kill()
+      await gateway.restart()
+    }
     const acts: Partial<Record<Fault, () => Promise<void>>> = {
       'gone during the claim': () => delayReplies(fault, gateway),
       'executor stopped': () => stopExecutor(executor, name, faultMs),
       'executor killed': () => killExecutor(executor, name),
-      'gateway killed': toGateway(echoMs.process, async () => {
-        await gateway.kill()
-        await gateway.restart()
-      }),
+      'gateway killed': toGateway(echoMs.process, killAndRestart),
       'gateway killed during the claim': toGateway(echoMs.process, async () => {
         gateway.database.loseReplies()
         await delay(amidClaimMs)
-        await gateway.kill()
-        await gateway.restart()
+        await killAndRestart()
       }),
       'gateway drained': toGateway(echoMs.process, async () => {
         await gateway.drain()

@@ -13,34 +13,22 @@ import type { ExecutorPlan, PublishPlan, RoundPlan } from './plan.ts'
  * - An answer that would be its own acknowledgement is not read, and its connection is reset.
  */
 export function planPeace(): RoundPlan[] {
+  const scene = (
+    round: number,
+    gateway: number,
+    publishAfterMs: number,
+    executor: Partial<ExecutorPlan>,
+  ): RoundPlan => ({
+    ...quietRound(round, gateway, { publishAfterMs, onLost: 'orphan' }),
+    executors: [{ ...honest, ...executor, name: `peace${round}`, gateway }],
+  })
   const link = { action: 'rst', afterBytes: 200, afterMs: 0 } as const
-  const unreadThenReset = { by: 'rst', when: 'first byte', afterMs: 200 } as const
-  return Array.from({ length: gatewayCount }, (_, gateway): RoundPlan[] => {
-    const [patient = 0, cutOff = 0, unread = 0] = [-1, -2, -3].map((round) => round - 3 * gateway)
-    return [
-      {
-        ...quietRound(patient, gateway, { publishAfterMs: 2_500, onLost: 'orphan' }),
-        executors: [{ ...honest, name: `peace${patient}`, gateway }],
-      },
-      {
-        ...quietRound(cutOff, gateway, { publishAfterMs: 1_000, onLost: 'orphan' }),
-        executors: [{ ...honest, name: `peace${cutOff}`, gateway, keyed: true, link }],
-      },
-      {
-        ...quietRound(unread, gateway, { publishAfterMs: 1_000, onLost: 'orphan' }),
-        executors: [
-          {
-            ...honest,
-            name: `peace${unread}`,
-            gateway,
-            ack: 'auto',
-            reading: 'never',
-            break: unreadThenReset,
-          },
-        ],
-      },
-    ]
-  }).flat()
+  const unread = { reading: 'never', break: { by: 'rst', when: 'first byte', afterMs: 200 } } as const
+  return Array.from({ length: gatewayCount }, (_, gateway) => [
+    scene(-1 - 3 * gateway, gateway, 2_500, {}),
+    scene(-2 - 3 * gateway, gateway, 1_000, { keyed: true, link }),
+    scene(-3 - 3 * gateway, gateway, 1_000, { ack: 'auto', ...unread }),
+  ]).flat()
 }
 
 /**

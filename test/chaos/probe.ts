@@ -52,7 +52,7 @@ async function sampleGateway(
       transactions: row?.transactions ?? 0,
       sockets: socketsOf(gateway.pid),
       timers: await metric(gateway, 'pullgate_nodejs_active_resources', 'type="Timeout"'),
-      checkedOut: when === 'idle' ? await reached(checkedOut, 0) : await checkedOut(),
+      checkedOut: await reached(checkedOut, 0),
     })
   }
   const parked = () => metric(gateway, 'pullgate_pulls_parked')
