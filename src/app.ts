@@ -147,6 +147,8 @@ export async function startGateway(config: Config, databaseUrl: string): Promise
       onListening(gateway) {
         membership.joined(gateway)
         wakes.resync()
+        // The server may be another now, and its sequences behind.
+        void upkeep.checkUp()
       },
       onLost(cause) {
         membership.lost()
@@ -163,6 +165,7 @@ export async function startGateway(config: Config, databaseUrl: string): Promise
       topics: () => ({ armed: arming.armed, unfenced: arming.unfenced, polled: arming.polled }),
       longTransactions: () => marks.longTransactions,
       pool: database.poolState,
+      problems: upkeep.problems,
       queue: () => queueGauges(upkeep.latest()),
     })
     const { registry } = metrics

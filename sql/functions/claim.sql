@@ -170,9 +170,9 @@ begin
 end
 $$;
 
--- A locked job as it was before its last claim, but for its place: it comes back to the returned twin.
+-- A locked job as it was before its last claim, but for its place: it comes back to the returned twin. Returns its new state.
 create or replace function pullgate.undo_claim(p_job pullgate.job)
-returns void
+returns text
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
@@ -182,14 +182,15 @@ begin
   p_job.deliveries := p_job.deliveries - 1;
   if p_job.cancel_reason is not null then
     perform pullgate.finish(p_job, 'cancelled');
-  else
-    update pullgate.job j set
-        state = 'ready', attempts = p_job.attempts, deliveries = p_job.deliveries,
-        unaccepted = greatest(j.unaccepted - 1, 0), pull_key = null, lease = null, lease_ends_at = null, lease_check_at = null,
-        -- As in come_back.
-        expires_at = case when j.expires_at is not null then greatest(j.expires_at, clock_timestamp()) end
-      where j.id = p_job.id;
+    return 'cancelled';
   end if;
+  update pullgate.job j set
+      state = 'ready', attempts = p_job.attempts, deliveries = p_job.deliveries,
+      unaccepted = greatest(j.unaccepted - 1, 0), pull_key = null, lease = null, lease_ends_at = null, lease_check_at = null,
+      -- As in come_back.
+      expires_at = case when j.expires_at is not null then greatest(j.expires_at, clock_timestamp()) end
+    where j.id = p_job.id;
+  return 'ready';
 end
 $$;
 
@@ -231,7 +232,7 @@ declare
 begin
   for v_job in select * from pullgate.lock_claims(p_ids, p_leases) loop
     v_count := v_count + 1;
-    perform pullgate.undo_claim(v_job);
+    perform pullgate.end_hold(v_job.id, 'undelivered');
   end loop;
   return v_count;
 end
@@ -256,12 +257,8 @@ begin
     into v_over, v_keyed
     from pullgate.lock_claims(p_ids, p_leases) c
     where c.auto_ack;
-  perform pullgate.finish_all(v_over, 'delivered');
-  if cardinality(v_keyed) > 0 then
-    update pullgate.job j set
-        state = 'delivered', lease_ends_at = null, lease_check_at = clock_timestamp() + interval '1 day'
-      where j.id = any (v_keyed);
-  end if;
+  perform pullgate.change_all(v_over, 'delivered');
+  perform pullgate.change_all(v_keyed, 'keyed');
   return cardinality(v_over) + cardinality(v_keyed);
 end
 $$;
@@ -286,9 +283,9 @@ declare
 begin
   for v_job in select * from pullgate.lock_claims(p_ids, p_leases) c where c.state in ('offered', 'running') loop
     if v_job.state = 'offered' or v_job.on_lost = 'requeue' and not v_job.auto_ack then
-      perform pullgate.undo_claim(v_job);
+      perform pullgate.end_hold(v_job.id, 'undelivered');
     elsif v_job.pull_key is null then
-      perform pullgate.lose(v_job, true);
+      perform pullgate.end_hold(v_job.id, 'in doubt');
     else
       continue;
     end if;

@@ -71,7 +71,9 @@ declare
   v_now timestamptz := clock_timestamp();
   v_after timestamptz := coalesce(p_due_after, '-infinity');
   v_job pullgate.job;
+  v_how text;
   v_state text;
+  v_due bigint[];
   v_expired bigint[];
   v_at timestamptz;
 begin
@@ -88,40 +90,39 @@ begin
   leases_checked := 0;
   leases_lost := '{}';
   offers_ended := '{}';
-  with due as (
-    update pullgate.job j set state = 'ready'
-      where j.id = any (array(
-        select d.id from pullgate.job d
-          where d.state = 'scheduled' and d.due_at > v_after and d.due_at <= v_now
-            and (d.expires_at is null or d.expires_at > v_now)
-          order by d.due_at limit p_limit
-          for update skip locked))
-      returning j.topic_id
-  )
-  select array_agg(distinct d.topic_id), count(*) into topics, promoted from due d;
-  topics := coalesce(topics, '{}');
+  select coalesce(array_agg(distinct d.topic_id), '{}'), coalesce(array_agg(d.id), '{}') into topics, v_due
+    from (
+      select j.id, j.topic_id from pullgate.job j
+        where j.state = 'scheduled' and j.due_at > v_after and j.due_at <= v_now
+          and (j.expires_at is null or j.expires_at > v_now)
+        order by j.due_at limit p_limit
+        for update skip locked
+    ) d;
+  promoted := pullgate.change_all(v_due, 'ready');
 
   for v_job in
     select j.* from pullgate.job j where j.lease_check_at > v_after and j.lease_check_at <= v_now
       order by j.lease_check_at limit p_limit
       for update skip locked
   loop
-    leases_checked := leases_checked + 1;
-    if v_job.state = 'delivered' then
-      perform pullgate.finish(v_job, 'delivered');
-    elsif v_job.lease_ends_at > v_now then
+    if v_job.lease_ends_at > v_now then
       update pullgate.job j set lease_check_at = v_job.lease_ends_at where j.id = v_job.id;
-    else
-      if v_job.state = 'offered' then
-        v_state := pullgate.withdraw(v_job);
-        offers_ended := pullgate.one_more(offers_ended, v_state);
-      else
-        v_state := pullgate.lose(v_job, v_job.auto_ack);
-        leases_lost := pullgate.one_more(leases_lost, v_state);
-      end if;
-      if v_state = 'ready' and not v_job.topic_id = any (topics) then
-        topics := topics || v_job.topic_id;
-      end if;
+      leases_checked := leases_checked + 1;
+      continue;
+    end if;
+    v_how := case v_job.state
+      when 'delivered' then 'key released' when 'offered' then 'offer ended' else 'lease ended' end;
+    v_state := pullgate.end_hold(v_job.id, v_how);
+    -- It stays as it is; counted, it would bring the caller back at once.
+    continue when v_state is null;
+    leases_checked := leases_checked + 1;
+    if v_how = 'offer ended' then
+      offers_ended := pullgate.one_more(offers_ended, v_state);
+    elsif v_how = 'lease ended' then
+      leases_lost := pullgate.one_more(leases_lost, v_state);
+    end if;
+    if v_state = 'ready' and not v_job.topic_id = any (topics) then
+      topics := topics || v_job.topic_id;
     end if;
   end loop;
 
@@ -131,8 +132,7 @@ begin
         and j.state in ('scheduled', 'ready')
       order by j.expires_at limit p_limit
       for update skip locked);
-  expired := cardinality(v_expired);
-  perform pullgate.finish_all(v_expired, 'expired');
+  expired := pullgate.change_all(v_expired, 'expired');
   more := greatest(promoted, leases_checked, expired) >= p_limit;
 end
 $$;

@@ -27,7 +27,7 @@ begin
   -- their former owners still give back jobs of.
   while v_id is null loop
     insert into pullgate.gateway (id) values (1 + floor(random() * 2147483646))
-      on conflict do nothing
+      on conflict (id) do nothing
       returning id into v_id;
   end loop;
   -- Nobody sees the row before this commits, locked.
@@ -110,11 +110,7 @@ declare
 begin
   for v_job in select * from pullgate.lock_unconfirmed(v_dead, clock_timestamp() - interval '2 seconds') loop
     v_count := v_count + 1;
-    if v_job.state = 'offered' then
-      perform pullgate.withdraw(v_job);
-    else
-      perform pullgate.lose(v_job, true);
-    end if;
+    perform pullgate.end_hold(v_job.id, case v_job.state when 'offered' then 'offer ended' else 'in doubt' end);
   end loop;
   perform pullgate.forget_gateways(v_dead);
   return v_count;
@@ -139,15 +135,15 @@ declare
   v_count integer := 0;
 begin
   for v in
-    select u as job, h.id is not null or u.state = 'offered' as kept
+    select u.id, h.id is not null or u.state = 'offered' as kept
       from pullgate.lock_unconfirmed(p_gateways, 'infinity') u
       left join unnest(p_ids, p_leases) as h (id, lease) on h.id = u.id and h.lease = u.lease
   loop
     if v.kept then
-      v_kept := v_kept || (v.job).id;
+      v_kept := v_kept || v.id;
     else
       v_count := v_count + 1;
-      perform pullgate.undo_claim(v.job);
+      perform pullgate.end_hold(v.id, 'undelivered');
     end if;
   end loop;
   update pullgate.job j set gateway_id = p_heir where j.id = any (v_kept);
@@ -239,7 +235,7 @@ begin
       for update
   loop
     v_count := v_count + 1;
-    perform pullgate.undo_claim(v_job);
+    perform pullgate.end_hold(v_job.id, 'undelivered');
   end loop;
   return v_count;
 end

@@ -168,7 +168,7 @@ begin
       (v.finished).priority, (v.finished).max_attempts, (v.finished).deliveries, (v.finished).on_lost,
       (v.finished).dedupe_key, (v.finished).traceparent, (v.finished).last_error, (v.finished).log,
       v_job_spec
-    on conflict do nothing;
+    on conflict (topic_id, dedupe_key) where dedupe_key is not null do nothing;
   if not found then
     select j.id into v_holder from pullgate.job j
       where j.topic_id = (v.finished).topic_id and j.dedupe_key = (v.finished).dedupe_key;

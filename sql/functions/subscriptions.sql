@@ -22,12 +22,12 @@ begin
   for v_topic in select t.name from unnest(p_topics) as t (name) order by t.name loop
     perform pullgate.check_topic_name(v_topic);
     perform pullgate.announce_topic(v_topic);
-    insert into pullgate.topic (id, name) values (pullgate.topic_id(v_topic), v_topic) on conflict do nothing;
+    insert into pullgate.topic (id, name) values (pullgate.topic_id(v_topic), v_topic) on conflict (id) do nothing;
   end loop;
   loop
     insert into pullgate.subscription as s (name, topics, ack, lease_seconds, max_parked, offer_seconds)
       values (p_name, p_topics, p_ack, p_lease_seconds, p_max_parked, p_offer_seconds)
-      on conflict do nothing
+      on conflict (name) where ended_at is null do nothing
       returning s.* into v_subscription;
     exit when found;
     select s.* into v_subscription from pullgate.subscription s where s.name = p_name and s.ended_at is null;
@@ -72,7 +72,7 @@ begin
           and not j.auto_ack
         order by j.id
     loop
-      perform pullgate.settle_release(v_held.id, v_held.lease, null);
+      perform pullgate.end_hold(v_held.id, 'released');
     end loop;
   end if;
   return v_ended;

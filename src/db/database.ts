@@ -94,6 +94,12 @@ export function isUndone(error: unknown): boolean {
   return sqlState !== undefined && !/^(08|57P|58|25P|XX)/.test(sqlState)
 }
 
+/** Whether the data of a row can raise it, so that the statement fails again as long as it meets that row: pullgate.is_of_row. */
+export function isOfRow(error: unknown): boolean {
+  const sqlState = sqlStateOf(error instanceof GatewayError ? error.cause : error)
+  return sqlState !== undefined && /^(22|23|XX00[12])/.test(sqlState)
+}
+
 export function openDatabase(options: DatabaseOptions): Database {
   const { emit } = options
   const primary = createPrimary(options.url, options.connectTimeoutMs)

@@ -5,10 +5,10 @@ import { GatewayError } from '../domain/errors.ts'
 import type { Held, JobStore, LaneMarks, Slot, UnheardClaim } from '../domain/ports.ts'
 import type { ClaimedJob, JobId, Lease } from '../domain/types.ts'
 import { coalesce } from './coalesce.ts'
-import { isUndone } from './database.ts'
+import { isOfRow, isUndone } from './database.ts'
 import type { Database, Statement } from './database.ts'
 import { ascending } from './lane-marks.ts'
-import { toDueResult } from './watch-store.ts'
+import { runDueStatement, toDueResult } from './watch-store.ts'
 import type { DueRow } from './watch-store.ts'
 
 /** Claims and what becomes of them: src/dispatch asks, sql/functions/claim.sql answers. */
@@ -28,6 +28,10 @@ const statements = {
   claimDue: {
     name: 'claim_due',
     text: `select * from pullgate.claim_due($1, $2, $3::bigint[], $4::uuid[], $5::integer[], $6::bigint[], $7::bigint[], $8, $9, $10::uuid[])`,
+  },
+  setAsideUnreadable: {
+    name: 'set_aside_unreadable',
+    text: 'select pullgate.set_aside_unreadable($1::bigint[], $2::bigint[], $3::bigint[], $4) as jobs',
   },
   giveBack: { name: 'give_back', text: 'select pullgate.give_back($1::bigint[], $2::uuid[]) as jobs' },
   confirm: { name: 'confirm', text: 'select pullgate.confirm($1::bigint[], $2::uuid[]) as jobs' },
@@ -172,11 +176,28 @@ export function createJobStore(database: Database, options: JobStoreOptions): Jo
     await endOfTurn()
     return { claims, due }
   }
-  const claimAll = async (items: readonly Claiming[]) => (await runClaim(statements.claim, items)).claims
+  /** One job that cannot be read fails the claim of all: it is set aside, and the others are claimed. */
+  async function claimAll(items: readonly Claiming[]): Promise<OpenClaim[]> {
+    const claimed = runClaim(statements.claim, items)
+    const { claims } = await claimed.catch(async (error: unknown) => {
+      if (!isOfRow(error) || (await setAsideUnreadable(items)) === 0) throw error
+      return runClaim(statements.claim, items)
+    })
+    return claims
+  }
+  async function setAsideUnreadable(items: readonly Claiming[]): Promise<number> {
+    const [row] = await database.query<{ jobs: number }>(statements.setAsideUnreadable, [
+      items.map(({ topic }) => topic.id),
+      ...ascending(items.map(({ marks }) => marks)),
+      items.reduce((sum, item) => sum + weigh(item), 0),
+    ])
+    return row?.jobs ?? 0
+  }
+  const weigh = ({ slots }: Claiming) => slots.reduce((sum, { jobs }) => sum + jobs, 0)
   const claim = coalesce(claimAll, {
     concurrency: options.claimStatements,
     batchMax: statementJobsMax,
-    weigh: ({ slots }) => slots.reduce((sum, { jobs }) => sum + jobs, 0),
+    weigh,
   })
 
   return {
@@ -184,14 +205,20 @@ export function createJobStore(database: Database, options: JobStoreOptions): Jo
     refresh: (jobs) => about<{ lease: Lease; leaseEndsAt: Date }>(statements.refresh, jobs),
     // Beside the coalesced ones: it may wait for its instant, and there is only one at a time.
     async claimDue(limit, dueAfter, topic, slots, marks) {
-      const { claims, due } = await runClaim(
-        statements.claimDue,
-        [{ topic, slots, marks }],
-        [limit, dueAfter],
-      )
-      const [claimed] = claims
-      if (claimed === undefined || due === undefined) throw new Error('pullgate.claim_due returned no note')
-      return { ...claimed, due: toDueResult(JSON.parse(due) as DueRow) }
+      const items = [{ topic, slots, marks }]
+      try {
+        const { claims, due } = await runClaim(statements.claimDue, items, [limit, dueAfter])
+        const [claimed] = claims
+        if (claimed === undefined || due === undefined) throw new Error('pullgate.claim_due returned no note')
+        return { ...claimed, due: toDueResult(JSON.parse(due) as DueRow) }
+      } catch (error) {
+        // What it had made ready is not ready any more, and a job that cannot be read is looked for among the ready.
+        if (!isOfRow(error)) throw error
+        const [due] = await database.query<DueRow>(runDueStatement, [limit, dueAfter])
+        const [claimed] = await claimAll(items)
+        if (claimed === undefined || due === undefined) throw error
+        return { ...claimed, due: toDueResult(due) }
+      }
     },
     giveBack: (jobs) => report(statements.giveBack, jobs),
     confirm: (jobs) => report(statements.confirm, jobs),

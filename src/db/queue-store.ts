@@ -1,5 +1,6 @@
+import { GatewayError } from '../domain/errors.ts'
 import type { JobDetail, QueueStore, Snapshot, Topic } from '../domain/ports.ts'
-import type { JobId } from '../domain/types.ts'
+import type { JobId, Problem } from '../domain/types.ts'
 import type { Database, Statement } from './database.ts'
 
 /** Publishing over HTTP, reads for people and monitors, upkeep (sql/functions/publish.sql, views.sql, due.sql). */
@@ -39,17 +40,35 @@ const statements = {
       from pullgate.snapshot_jobs($1) s where s.counts is not null`,
   },
   upkeep: { name: 'upkeep', text: 'select pullgate.upkeep()' },
+  mendSequences: { name: 'mend_sequences', text: 'select pullgate.mend_sequences() as sequences' },
+  doctor: { name: 'doctor', text: 'select * from pullgate.doctor()' },
 } satisfies Record<string, Statement>
 
+/** The id that the sequence gave is another job's: the sequence is behind (pullgate.mend_sequences). */
+const isTakenId = (error: unknown): boolean => {
+  const cause = error instanceof GatewayError ? error.cause : error
+  return cause instanceof Error && 'constraint' in cause && cause.constraint === 'job_pkey'
+}
+
 export function createQueueStore(database: Database): QueueStore {
+  async function mendSequences(): Promise<string[]> {
+    const [row] = await database.query<{ sequences: string[] }>(statements.mendSequences, [])
+    return row?.sequences ?? []
+  }
   return {
     async publish(topic, jobSpec, options) {
       const { priority, runAt, delaySeconds, dedupeKey, maxAttempts, onLost, expiresAt, traceparent } =
         options
-      const [row] = await database.query<{ id: JobId }>(statements.publish, [
+      const values = [
         ...[topic, jobSpec, priority, runAt, delaySeconds],
         ...[dedupeKey, maxAttempts, onLost, expiresAt, traceparent],
-      ])
+      ]
+      const insert = () => database.query<{ id: JobId }>(statements.publish, values)
+      const [row] = await insert().catch(async (error: unknown) => {
+        if (!isTakenId(error)) throw error
+        await mendSequences()
+        return insert()
+      })
       if (row === undefined) throw new Error('pullgate.publish returned no row')
       return row.id
     },
@@ -75,5 +94,7 @@ export function createQueueStore(database: Database): QueueStore {
     async upkeep() {
       await database.query(statements.upkeep, [])
     },
+    mendSequences,
+    doctor: () => database.query<Problem>(statements.doctor, []),
   }
 }

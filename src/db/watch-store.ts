@@ -5,8 +5,10 @@ import { ascending } from './lane-marks.ts'
 
 /** Looking, arming, due work, low-water marks: sql/functions/look.sql, due.sql, wake.sql, marks.sql. */
 
+export const runDueStatement = { name: 'run_due', text: 'select * from pullgate.run_due($1, $2)' }
+
 const statements = {
-  runDue: { name: 'run_due', text: 'select * from pullgate.run_due($1, $2)' },
+  runDue: runDueStatement,
   look: {
     name: 'look',
     text: `select ready_topics::text[], ended::text[], due_in_ms, due_topic, fence::text, horizon::text,

@@ -2,12 +2,17 @@ import type { Clock, Timer } from '../domain/clock.ts'
 import { asError } from '../domain/errors.ts'
 import type { Emit } from '../domain/events.ts'
 import type { QueueStore, Snapshot, TopicCounts } from '../domain/ports.ts'
+import type { Problem } from '../domain/types.ts'
 import type { SubscriptionDirectory } from './subscription-directory.ts'
 
 /** Work in the background that nobody waits for: queue counts for metrics, upkeep, last uses of subscriptions. */
 export type Upkeep = {
   start(): void
   stop(): Promise<void>
+  /** Mends sequences, and looks for what a person should know of. What fails is reported, and tried again in a minute. */
+  checkUp(): Promise<void>
+  /** What the last check-up found. */
+  problems(): readonly Problem[]
   /** The counts last read, and how old they are now. */
   latest(): (Snapshot & { readonly ageNowSeconds: number }) | undefined
 }
@@ -18,7 +23,7 @@ const snapshotShare = 20
 const upkeepMs = 60_000
 
 export function createUpkeep(options: {
-  readonly queue: Pick<QueueStore, 'snapshot' | 'upkeep'>
+  readonly queue: Pick<QueueStore, 'snapshot' | 'upkeep' | 'mendSequences' | 'doctor'>
   readonly directory: Pick<SubscriptionDirectory, 'flush'>
   readonly clock: Clock
   readonly emit: Emit
@@ -27,6 +32,7 @@ export function createUpkeep(options: {
   const timers = new Map<string, Timer>()
   const running = new Map<string, Promise<void>>()
   let stopped = true
+  let problems: readonly Problem[] = []
   let snapshot: { readonly data: Snapshot; readonly readAt: number } | undefined
 
   async function attempt(task: string, work: () => Promise<void>): Promise<void> {
@@ -48,6 +54,16 @@ export function createUpkeep(options: {
     run()
   }
 
+  async function checkUp(): Promise<void> {
+    const sequences = await queue.mendSequences()
+    if (sequences.length > 0) emit({ type: 'sequences mended', sequences })
+    const found = await queue.doctor()
+    const known = new Set(problems.map(({ detail }) => detail))
+    problems = found
+    // Once, and again when it has changed.
+    for (const problem of found) if (!known.has(problem.detail)) emit({ type: 'problem found', ...problem })
+  }
+
   const intervalSeconds = () =>
     Math.max(snapshotSeconds, snapshotShare * (snapshot?.data.durationSeconds ?? 0))
 
@@ -67,6 +83,7 @@ export function createUpkeep(options: {
         () => upkeepMs,
         () => queue.upkeep(),
       )
+      repeat('check-up', () => upkeepMs, checkUp)
       repeat(
         'last uses',
         () => upkeepMs,
@@ -79,6 +96,8 @@ export function createUpkeep(options: {
       await Promise.all(running.values())
       await attempt('last uses', () => directory.flush())
     },
+    checkUp: () => attempt('check-up', checkUp),
+    problems: () => problems,
     latest() {
       if (snapshot === undefined) return undefined
       const { data, readAt } = snapshot

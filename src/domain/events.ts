@@ -62,6 +62,14 @@ export type GatewayEvent =
       readonly leasesLost: Readonly<Record<string, number>>
       readonly offersEnded: Readonly<Record<string, number>>
     }
+  /** They were behind the rows. */
+  | { readonly type: 'sequences mended'; readonly sequences: readonly string[] }
+  | {
+      readonly type: 'problem found'
+      readonly problem: string
+      readonly things: number
+      readonly detail: string
+    }
   | { readonly type: 'upkeep failed'; readonly task: string; readonly error: Error }
   | { readonly type: 'notification'; readonly result: 'woke' | 'idle' | 'invalid' }
   | { readonly type: 'listener connected' }

@@ -3,6 +3,7 @@ import type {
   ClaimedJob,
   JobId,
   Lease,
+  Problem,
   PullKey,
   SettleStatus,
   Subscription,
@@ -270,6 +271,10 @@ export type QueueStore = {
   /** Counts anew if the kept counts are older than `maxAgeSeconds` and nobody else is at it. */
   snapshot(maxAgeSeconds: number): Promise<Snapshot | undefined>
   upkeep(): Promise<void>
+  /** Moves sequences forward that are behind the rows; resolves to their names. */
+  mendSequences(): Promise<readonly string[]>
+  /** What a person should look at. */
+  doctor(): Promise<readonly Problem[]>
 }
 
 export type Snapshot = {

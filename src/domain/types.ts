@@ -90,3 +90,14 @@ export type SettleStatus = 'ok' | 'lost' | 'unknown'
  */
 export const listenerLossCauses = ['network', 'server', 'standby', 'pooler', 'unknown'] as const
 export type ListenerLossCause = (typeof listenerLossCauses)[number]
+
+/** What pullgate.doctor finds. */
+export const problemKinds = ['jobs-set-aside', 'sequence-behind'] as const
+
+export type Problem = {
+  readonly problem: (typeof problemKinds)[number]
+  /** How many jobs or sequences. */
+  readonly things: number
+  /** Which, the first few, and what to do. */
+  readonly detail: string
+}

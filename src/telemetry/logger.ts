@@ -45,6 +45,8 @@ function levelOf(event: GatewayEvent): Level | undefined {
     case 'claim failed':
     case 'upkeep failed':
     case 'database error':
+    case 'sequences mended':
+    case 'problem found':
       return 'warn'
     case 'pull ended':
       // Once per pull, at its end; the many empty ones only when asked for.

@@ -1,6 +1,7 @@
 import { collectDefaultMetrics, Gauge, Registry } from 'prom-client'
 import type { GatewayEvent } from '../domain/events.ts'
-import { listenerLossCauses, pullOutcomes, returnReasons, wakeCauses } from '../domain/types.ts'
+import { listenerLossCauses, problemKinds, pullOutcomes, returnReasons, wakeCauses } from '../domain/types.ts'
+import type { Problem } from '../domain/types.ts'
 import { createCounter, createHistogram } from './meters.ts'
 
 /** What a scrape reads that is state rather than an event. Nothing here may ask the database. */
@@ -15,6 +16,7 @@ export type MetricSources = {
   readonly topics: () => { readonly armed: number; readonly unfenced: number; readonly polled: number }
   readonly longTransactions: () => number
   readonly pool: () => { total: number; idle: number; waiting: number; max: number }
+  readonly problems: () => readonly Problem[]
   readonly queue: () => QueueGauges
 }
 
@@ -147,7 +149,7 @@ export function createMetrics(sources: MetricSources): Metrics {
   for (const result of ['woke', 'idle', 'invalid']) notifications.inc({ result }, 0)
   for (const task of [
     ...['backstop', 'due', 'fence', 'arming', 'polling', 'marks'],
-    ...['snapshot', 'upkeep', 'last uses', 'gateways', 'unheard claims'],
+    ...['snapshot', 'upkeep', 'check-up', 'last uses', 'gateways', 'unheard claims'],
   ])
     upkeepErrors.inc({ task }, 0)
   for (const outcome of ['confirmed', 'undelivered', 'in_doubt']) deliveries.inc({ outcome }, 0)
@@ -185,6 +187,16 @@ export function createMetrics(sources: MetricSources): Metrics {
       const { total, idle } = sources.pool()
       this.set({ state: 'idle' }, idle)
       this.set({ state: 'active' }, total - idle)
+    },
+  })
+  new Gauge({
+    name: 'pullgate_problems',
+    help: 'Things that a person should look at, by kind; the same on every gateway',
+    labelNames: ['problem'],
+    registers,
+    collect() {
+      const found = new Map(sources.problems().map(({ problem, things }) => [problem, things]))
+      for (const problem of problemKinds) this.set({ problem }, found.get(problem) ?? 0)
     },
   })
   gauge('queue_snapshot_age_seconds', 'Age of the queue counts', () => sources.queue().ageSeconds)
@@ -287,6 +299,8 @@ export function createMetrics(sources: MetricSources): Metrics {
       case 'listener connected':
       case 'gateway joined':
       case 'gateways buried':
+      case 'sequences mended':
+      case 'problem found':
       case 'request failed':
         return
     }

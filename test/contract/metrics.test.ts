@@ -27,6 +27,7 @@ function createRegistry(): Metrics {
     topics: () => ({ armed: 3, unfenced: 1, polled: 1 }),
     longTransactions: () => 1,
     pool: () => ({ total: 3, idle: 1, waiting: 0, max: 10 }),
+    problems: () => [{ problem: 'jobs-set-aside', things: 2, detail: 'job 1' }],
     queue: () => ({
       jobs: topics.flatMap((topic) => liveStates.map((state) => ({ topic, state, jobs: 1 }))),
       oldestReady: topics.map((topic) => ({ topic, seconds: 1.5 })),

@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest'
 import { countsByTopic, createUpkeep } from '../../src/dispatch/upkeep.ts'
 import type { GatewayEvent } from '../../src/domain/events.ts'
 import type { Snapshot } from '../../src/domain/ports.ts'
+import type { Problem } from '../../src/domain/types.ts'
 import { createFakeClock, idle } from '../support/fake-clock.ts'
 import { fakeCall } from '../support/fake-job-store.ts'
 
@@ -18,7 +19,12 @@ const snapshot: Snapshot = {
 
 function setUp(random = 0) {
   const clock = createFakeClock({ random: () => random })
-  const queue = { snapshot: fakeCall<[number], Snapshot | undefined>(), upkeep: fakeCall<[], undefined>() }
+  const queue = {
+    snapshot: fakeCall<[number], Snapshot | undefined>(),
+    upkeep: fakeCall<[], undefined>(),
+    mendSequences: fakeCall<[], readonly string[]>(),
+    doctor: fakeCall<[], readonly Problem[]>(),
+  }
   const directory = { flush: fakeCall<[], undefined>() }
   const events: GatewayEvent[] = []
   const upkeep = createUpkeep({ queue, directory, clock, emit: (event) => void events.push(event) })
@@ -100,11 +106,59 @@ describe('upkeep and last uses', () => {
   })
 })
 
+describe('a check-up', () => {
+  const aside = (things: number): Problem => ({
+    problem: 'jobs-set-aside',
+    things,
+    detail: `${things} jobs`,
+  })
+
+  test('mends the sequences first, and tells of each problem once until it changes', async () => {
+    const { upkeep, queue, advance, events } = setUp()
+    const check = async (mended: string[], found: Problem[]) => {
+      queue.mendSequences.next().resolve(mended)
+      await idle()
+      queue.doctor.next().resolve(found)
+      await idle()
+    }
+    upkeep.start()
+    await check(['pullgate.job_id_seq'], [aside(1)])
+    expect(events).toEqual([
+      { type: 'sequences mended', sequences: ['pullgate.job_id_seq'] },
+      { type: 'problem found', ...aside(1) },
+    ])
+    expect(upkeep.problems()).toEqual([aside(1)])
+    await advance(60_000)
+    await check([], [aside(1)])
+    expect(events).toHaveLength(2)
+    await advance(60_000)
+    await check([], [aside(3)])
+    expect(events.slice(2)).toEqual([{ type: 'problem found', ...aside(3) }])
+    await advance(60_000)
+    await check([], [])
+    expect(upkeep.problems()).toEqual([])
+  })
+
+  test('that fails is reported, and its next one is not put off', async () => {
+    const { upkeep, queue, advance, events } = setUp()
+    upkeep.start()
+    const error = new Error('no database')
+    queue.mendSequences.next().reject(error)
+    await idle()
+    expect(events).toEqual([{ type: 'upkeep failed', task: 'check-up', error }])
+    await advance(60_000)
+    expect(queue.mendSequences.total()).toBe(2)
+  })
+})
+
 test('stop waits for what is under way and writes down the last uses', async () => {
   const { upkeep, queue, directory, clock } = setUp()
   upkeep.start()
   queue.snapshot.next().resolve(snapshot)
   directory.flush.next().resolve(undefined)
+  queue.mendSequences.next().resolve([])
+  await idle()
+  queue.doctor.next().resolve([])
   await idle()
   let stopped = false
   void upkeep.stop().then(() => (stopped = true))

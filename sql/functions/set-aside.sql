@@ -1,0 +1,284 @@
+-- Rows that cannot be processed: their data are corrupted, or moving them breaks a constraint. Such a row would fail its
+-- statement at every try, and with it everything else that the statement was for.
+--
+-- So a function that works on many jobs catches an error that the data of one job can raise, sets that job aside, and
+-- goes on with the others. A job that is set aside is `orphaned`: nothing touches it any more until a person decides.
+-- pullgate.doctor() lists these jobs. An error of any other kind (locks, time-outs, resources, a missing object) is
+-- raised as ever: it is not the job's, and setting jobs aside for it could empty the queue.
+
+-- Whether the data of a row can raise this SQLSTATE: data exceptions, constraints, corrupted data or index.
+create or replace function pullgate.is_of_row(p_sqlstate text)
+returns boolean
+language sql immutable parallel safe
+return p_sqlstate ~ '^(22|23|XX00[12])';
+
+-- Sets one live job aside, locked or not: `orphaned`, with the SQLSTATE and the constraint's name in last_error. The
+-- server's message is not kept, since it can quote the job spec. Returns `orphaned`, or null where not even that can be
+-- written; such a row stays as it is, and is met again.
+-- Locks: the job.
+create or replace function pullgate.set_aside(p_id bigint, p_sqlstate text, p_constraint text)
+returns text
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_job pullgate.job;
+begin
+  select j.* into v_job from pullgate.job j where j.id = p_id for update;
+  if not found then
+    return null;
+  end if;
+  v_job.job_spec := null;
+  v_job.last_error := format(
+    'set aside: the database refused to process the job (SQLSTATE %s%s)',
+    p_sqlstate, coalesce(', ' || nullif(p_constraint, ''), ''));
+  update pullgate.job j set
+      state = 'orphaned', lease_check_at = null, pull_key = null, expires_at = null,
+      last_error = v_job.last_error, log = pullgate.logged(v_job, 'set aside', 'orphaned')
+    where j.id = p_id;
+  return 'orphaned';
+exception
+  when others then
+    if not pullgate.is_of_row(sqlstate) then
+      raise;
+    end if;
+    return null;
+end
+$$;
+
+-- Puts locked jobs into a state together: `ready` what was scheduled; `expired`, or `delivered` without a dedupe key, moves
+-- to history; `keyed` is `delivered` with one, which it keeps for a day. Where the data of a job refuse, halves the set until
+-- that job is found, and sets it aside. Returns how many jobs were changed, set aside included.
+create or replace function pullgate.change_all(p_ids bigint[], p_state text)
+returns integer
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  v_half integer := cardinality(p_ids) / 2;
+  v_sqlstate text;
+  v_constraint text;
+begin
+  if cardinality(p_ids) = 0 then
+    return 0;
+  end if;
+  begin
+    case p_state
+      when 'ready' then
+        update pullgate.job j set state = 'ready' where j.id = any (p_ids);
+      when 'keyed' then
+        update pullgate.job j set
+            state = 'delivered', lease_ends_at = null, lease_check_at = clock_timestamp() + interval '1 day'
+          where j.id = any (p_ids);
+      else
+        perform pullgate.finish_all(p_ids, p_state);
+    end case;
+    return cardinality(p_ids);
+  exception
+    when others then
+      get stacked diagnostics v_sqlstate = returned_sqlstate, v_constraint = constraint_name;
+      if not pullgate.is_of_row(v_sqlstate) then
+        raise;
+      end if;
+  end;
+  if v_half = 0 then
+    return (pullgate.set_aside(p_ids[1], v_sqlstate, v_constraint) is not null)::integer;
+  end if;
+  return pullgate.change_all(p_ids[:v_half], p_state) + pullgate.change_all(p_ids[v_half + 1:], p_state);
+end
+$$;
+
+-- Ends the hold of a locked job without a word of its executor, and sets the job aside where its data refuse. p_how:
+--   undelivered   reached nobody (undo_claim)
+--   released      its subscription was ended (settle_release)
+--   in doubt      its hand-over broke or was never confirmed (lose)
+--   lease ended   (lose)
+--   offer ended   (withdraw)
+--   key released  a delivered job has kept its dedupe key for a day (finish)
+-- Returns the job's new state. Reads the row itself: a row that is passed on is unpacked by the caller, where corrupted
+-- data would not be caught.
+create or replace function pullgate.end_hold(p_id bigint, p_how text)
+returns text
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_job pullgate.job;
+  v_sqlstate text;
+  v_constraint text;
+begin
+  select j.* into strict v_job from pullgate.job j where j.id = p_id;
+  v_job.job_spec := null;
+  case p_how
+    when 'undelivered' then
+      return pullgate.undo_claim(v_job);
+    when 'released' then
+      return (pullgate.settle_release(p_id, v_job.lease, null)).state;
+    when 'in doubt' then
+      return pullgate.lose(v_job, true);
+    when 'lease ended' then
+      return pullgate.lose(v_job, v_job.auto_ack);
+    when 'offer ended' then
+      return pullgate.withdraw(v_job);
+    when 'key released' then
+      perform pullgate.finish(v_job, 'delivered');
+      return 'delivered';
+  end case;
+exception
+  when others then
+    get stacked diagnostics v_sqlstate = returned_sqlstate, v_constraint = constraint_name;
+    if not pullgate.is_of_row(v_sqlstate) then
+      raise;
+    end if;
+    return pullgate.set_aside(p_id, v_sqlstate, v_constraint);
+end
+$$;
+
+-- For a gateway whose claim failed on the data of a job: reads the jobs that a claim of these topics would take, as many
+-- of each lane as p_limit, and sets aside those that cannot be read. Returns how many.
+-- Locks: SKIP LOCKED on the jobs it reads.
+create or replace function pullgate.set_aside_unreadable(
+  p_topics bigint[],
+  p_lanes bigint[],
+  p_marks bigint[],
+  p_limit integer
+)
+returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  v_lane bigint;
+  v_id bigint;
+  v_count integer := 0;
+begin
+  for v_lane in select distinct t.id from pullgate.lane_twin t where t.topic_id = any (p_topics) loop
+    for v_id in
+      select j.id from pullgate.job j
+        where j.lane_id = v_lane and j.state = 'ready' and j.seq > pullgate.mark_of(v_lane, p_lanes, p_marks)
+        order by j.seq limit p_limit
+        for update skip locked
+    loop
+      begin
+        -- As text: every column is unpacked.
+        perform length(j::text) from pullgate.job j where j.id = v_id;
+      exception
+        when others then
+          if not pullgate.is_of_row(sqlstate) then
+            raise;
+          end if;
+          if pullgate.set_aside(v_id, sqlstate, null) is not null then
+            v_count := v_count + 1;
+          end if;
+      end;
+    end loop;
+  end loop;
+  return v_count;
+end
+$$;
+
+-- Moves sequences forward that are behind the rows, as after a switch to a logical replica, which leaves sequences where
+-- they were: ids would be handed out twice, and jobs would land below the low-water marks. Returns their names.
+--
+-- Nothing is behind when no row lies above the last value: each probe reads one index entry, or none. The snapshot of
+-- the statement is older than the value that it reads, so a publisher at work raises no false alarm.
+-- A sequence must never be set back by two that mend it at once, hence the lock, under which the value is read again.
+-- A short gap is walked with nextval, which is safe whatever others draw meanwhile. A long one is jumped over: others
+-- would have to draw a million values between two lines of this function.
+-- Locks: the row of pullgate.setting, only where a sequence is behind.
+create or replace function pullgate.mend_sequences()
+returns text[]
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+as $$
+declare
+  v_name text;
+  v_mended text[] := '{}';
+  v_last bigint;
+  v_highest bigint;
+begin
+  for v_name in select b.name from pullgate.sequences_behind() b order by b.name loop
+    perform from pullgate.setting s for update;
+    select b.last, b.highest into v_last, v_highest from pullgate.sequences_behind() b where b.name = v_name;
+    continue when not found;
+    if v_highest - v_last < 1000000 then
+      perform count(nextval(v_name::regclass)) from generate_series(1, v_highest - v_last);
+    else
+      perform setval(v_name::regclass, v_highest);
+    end if;
+    v_mended := v_mended || v_name;
+  end loop;
+  return v_mended;
+end
+$$;
+
+-- The sequences that are behind: their last value, and the highest that a row has.
+create or replace function pullgate.sequences_behind()
+returns table (name text, last bigint, highest bigint)
+language sql volatile security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+as $$
+  select 'pullgate.job_id_seq', s.last, r.highest
+    from (select case when q.is_called then q.last_value else q.last_value - 1 end as last from pullgate.job_id_seq q) s
+    cross join lateral (
+      select max(m.id) as highest
+        from (
+          select (select max(j.id) from pullgate.job j where j.id > s.last) as id
+          union all
+          select (select max(h.id) from pullgate.history h where h.id > s.last)
+        ) m
+    ) r
+    where r.highest is not null
+  union all
+  select 'pullgate.job_seq', s.last, r.highest
+    from (select case when q.is_called then q.last_value else q.last_value - 1 end as last from pullgate.job_seq q) s
+    cross join lateral (
+      select max(m.seq) as highest
+        from pullgate.lane_twin t
+        cross join lateral (
+          select j.seq from pullgate.job j
+            where j.lane_id = t.id and j.state = 'ready' and j.seq > s.last
+            order by j.seq desc limit 1
+        ) m
+    ) r
+    where r.highest is not null
+$$;
+
+-- What a person should look at, a row per problem; none if all is well. Cost: a few index entries.
+--   problem   jobs-set-aside, sequence-behind
+--   things    how many
+--   detail    which, and what to do; the first few
+create or replace function pullgate.doctor()
+returns table (problem text, things integer, detail text)
+language sql volatile security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+as $$
+  select 'jobs-set-aside', count(*)::integer,
+      string_agg('job ' || a.id || ' ' || a.last_error, '; ' order by a.id) filter (where a.position <= 5)
+        || '. Mend what the SQLSTATE names, then pullgate.retry, complete, fail or cancel each.'
+    from (
+      select j.id, j.last_error, row_number() over (order by j.id) as position from pullgate.job j
+        where j.state = 'orphaned' and starts_with(j.last_error, 'set aside: ')
+    ) a
+    having count(*) > 0
+  union all
+  select 'sequence-behind', count(*)::integer,
+      string_agg(b.name || ' is at ' || b.last || ', rows are at ' || b.highest, '; ' order by b.name)
+        || '. A gateway moves it forward within a minute, and so does `pullgate migrate`.'
+    from pullgate.sequences_behind() b
+    having count(*) > 0
+$$;
