@@ -88,6 +88,8 @@ grant execute on function
   pullgate.advance_marks(bigint[], bigint[], bigint[], timestamptz, bigint, xid8, timestamptz, xid8[]),
   pullgate.reseat(bigint[], bigint[], bigint, integer),
   pullgate.upkeep(),
+  pullgate.set_aside_unreadable(bigint[], bigint[], bigint[], integer),
+  pullgate.mend_sequences(),
   pullgate.settle_completes(bigint[], uuid[], text[]),
   pullgate.settle_fails(bigint[], uuid[], text[], boolean[], double precision[]),
   pullgate.settle_releases(bigint[], uuid[], double precision[]),
@@ -113,3 +115,4 @@ grant select on pullgate.migration, pullgate.function_file to pullgate_gateway, 
 grant select on pullgate.jobs, pullgate.topics to pullgate_gateway, pullgate_monitor;
 -- Whoever reads a view has to be allowed the functions in it.
 grant execute on function pullgate.read_topics(bigint), pullgate.count_jobs(bigint) to pullgate_monitor;
+grant execute on function pullgate.doctor() to pullgate_gateway, pullgate_monitor;

@@ -225,7 +225,7 @@ $$;
 -- The sequences that are behind: their last value, and the highest that a row has.
 create or replace function pullgate.sequences_behind()
 returns table (name text, last bigint, highest bigint)
-language sql volatile security definer
+language sql volatile
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set jit = off

@@ -9,12 +9,14 @@ import { migrate, readRolesFile } from '../db/migrations.ts'
 import { serve } from '../main.ts'
 import { version } from '../version.ts'
 import { demo } from './demo/demo.ts'
+import { runDoctor } from './doctor.ts'
 
 const usage = `pullgate ${version}: publish jobs with one SQL call, pull them with one HTTP long poll
 
   pullgate serve     the gateway; without DATABASE_URL on a Postgres of its own
   pullgate migrate   bring the schema of DATABASE_URL up to date
   pullgate roles     create the roles pullgate_* in DATABASE_URL's cluster and grant them their rights
+  pullgate doctor    what a person should look at in DATABASE_URL; exit 1 if there is anything
   pullgate health    exit 0 if the gateway on PULLGATE_PORT (or PULLGATE_ADMIN_PORT) is ready
   pullgate demo      gateway, publisher and executors at work; --once: 200 jobs, checked
   pullgate url       the database: DATABASE_URL, or that of the Postgres which serve runs here
@@ -79,6 +81,8 @@ async function run(args: readonly string[]): Promise<number> {
       return runMigrate(config)
     case 'roles':
       return runRoles(config)
+    case 'doctor':
+      return withClient(requireUrl(config), (client) => runDoctor(client, console.log))
     case 'health':
       return runHealth(config)
     case 'url':

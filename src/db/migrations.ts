@@ -45,7 +45,7 @@ type Applied = {
   functions: Map<string, string>
 }
 
-type Queryable = Pick<Client | PoolClient, 'query'>
+export type Queryable = Pick<Client | PoolClient, 'query'>
 
 async function readApplied(client: Queryable): Promise<Applied | undefined> {
   const found = await client.query<{ there: boolean }>(

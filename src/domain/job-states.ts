@@ -15,7 +15,10 @@ export const jobStates = [
 
 export type JobState = (typeof jobStates)[number]
 
-/** What can happen to a job. `lost`: its lease or offer ended, or its hand-over is in doubt. A heartbeat accepts an offer. */
+/**
+ * What can happen to a job. `lost`: its lease or offer ended, or its hand-over is in doubt. A heartbeat accepts an offer.
+ * `set aside`: the database refuses to change the row, as when its data are corrupted.
+ */
 export const jobEvents = [
   'due',
   'claim',
@@ -29,6 +32,7 @@ export const jobEvents = [
   'expire',
   'cancel',
   'retry',
+  'set aside',
 ] as const
 
 export type JobEvent = (typeof jobEvents)[number]
@@ -51,6 +55,7 @@ export const jobSteps: Steps = {
     fail: ['failed'],
     expire: ['expired'],
     cancel: ['cancelled'],
+    'set aside': ['orphaned'],
   },
   ready: {
     claim: ['offered', 'running'],
@@ -62,6 +67,7 @@ export const jobSteps: Steps = {
     release: ['scheduled'],
     expire: ['expired'],
     cancel: ['cancelled'],
+    'set aside': ['orphaned'],
   },
   offered: {
     'give back': ['ready'],
@@ -71,6 +77,7 @@ export const jobSteps: Steps = {
     release: ['ready', 'scheduled'],
     lost: ['ready', 'failed'],
     cancel: ['cancelled'],
+    'set aside': ['orphaned'],
   },
   running: {
     'give back': ['ready', 'cancelled'],
@@ -79,8 +86,10 @@ export const jobSteps: Steps = {
     fail: ['scheduled', 'ready', 'failed', 'cancelled'],
     release: ['ready', 'scheduled', 'cancelled'],
     lost: ['ready', 'orphaned', 'failed', 'cancelled'],
+    'set aside': ['orphaned'],
   },
-  delivered: { complete: ['succeeded'], fail: ['failed'], cancel: ['cancelled'] },
+  // Only one that still has its dedupe key can be set aside: the others are in history.
+  delivered: { complete: ['succeeded'], fail: ['failed'], cancel: ['cancelled'], 'set aside': ['orphaned'] },
   orphaned: {
     confirm: ['delivered'],
     heartbeat: ['running'],
@@ -90,6 +99,7 @@ export const jobSteps: Steps = {
     release: ['ready', 'scheduled', 'cancelled'],
     cancel: ['cancelled'],
     retry: ['ready'],
+    'set aside': ['orphaned'],
   },
   succeeded: {},
   failed: { retry: ['ready'] },

@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest'
+import { runDoctor } from '../../src/cli/doctor.ts'
 import { publish, rows, value } from '../sql/jobs.ts'
 import type { PublishOptions } from '../sql/jobs.ts'
 import { useDatabase } from '../support/database.ts'
@@ -81,4 +82,19 @@ test('a gateway that starts moves sequences forward that are behind, and shows w
   })
   expect(await value(database, `select count(*) from pullgate.sequences_behind()`)).toBe('0')
   expect(await stateOf(job)).toBe('orphaned')
+})
+
+test('pullgate doctor names what it found and exits with 1, else with 0', async () => {
+  const session = await database.session()
+  const lines: string[] = []
+  const doctor = () => runDoctor(session, (line) => void lines.push(line))
+  const job = await publish(database, 'doctor')
+  await rows(database, `delete from pullgate.job where state = 'orphaned'`)
+  expect(await doctor()).toBe(0)
+  await rows(database, `select pullgate.set_aside($1, '23505', 'history_07_pkey')`, [job])
+  expect(await doctor()).toBe(1)
+  expect(lines[0]).toMatch(/^schema revision \d+: nothing found$/)
+  expect(lines[1]).toMatch(
+    new RegExp(`^jobs-set-aside \\(1\\): job ${job} set aside: .*SQLSTATE 23505, history_07_pkey`),
+  )
 })

@@ -164,6 +164,9 @@ const drivers: Record<JobEvent, ((job: Job) => Promise<unknown>)[]> = {
   expire: [expire],
   cancel: [byId('cancel')],
   retry: [refusable(byId('retry'))],
+  'set aside': [
+    (job) => rows(session, `select pullgate.set_aside($1, '23505', 'some_constraint')`, [job.id]),
+  ],
 }
 
 describe.each(jobStates)('%s', (state) => {

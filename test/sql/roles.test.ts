@@ -53,6 +53,7 @@ const gatewayOnly = [
   'heartbeats(bigint[],uuid[],integer[],text[])',
   'join_gateway()',
   'look(bigint[],bigint[],bigint[],timestamp with time zone,integer,boolean,boolean)',
+  'mend_sequences()',
   'read_job(bigint)',
   'read_subscriptions(uuid)',
   'refresh_claims(bigint[],uuid[])',
@@ -60,6 +61,7 @@ const gatewayOnly = [
   'retire(integer[],integer,bigint[],uuid[])',
   'retry(bigint)',
   'run_due(integer,timestamp with time zone)',
+  'set_aside_unreadable(bigint[],bigint[],bigint[],integer)',
   'settle_completes(bigint[],uuid[],text[])',
   'settle_fails(bigint[],uuid[],text[],boolean[],double precision[])',
   'settle_releases(bigint[],uuid[],double precision[])',
@@ -76,6 +78,7 @@ const mayCall: Record<string, string[]> = {
   ...bothPublish,
   ...Object.fromEntries(gatewayOnly.map((name) => [name, ['gateway']])),
   'count_jobs(bigint)': ['gateway', 'monitor'],
+  'doctor()': ['gateway', 'monitor'],
   'read_topics(bigint)': ['gateway', 'monitor'],
 }
 
