@@ -1,4 +1,4 @@
-import type { JobDetail, QueueStore, Snapshot, Topic } from '../domain/ports.ts'
+import type { JobDetail, PublishOptions, QueueStore, Snapshot, Topic } from '../domain/ports.ts'
 import type { JobId } from '../domain/types.ts'
 import type { Database, Statement } from './database.ts'
 
@@ -9,10 +9,17 @@ const topicColumns = 't.name, t.paused, t.max_attempts as "maxAttempts", t.on_lo
 const statements = {
   publish: {
     name: 'publish',
-    text: `select pullgate.publish($1, $2::text, priority => coalesce($3, 0), run_at => $4,
+    text: `select p.id, p.is_new as "isNew" from pullgate.publish_once($1, $2::text, priority => $3, run_at => $4,
       delay => make_interval(secs => $5), dedupe_key => $6, max_attempts => $7, on_lost => $8,
-      expires_at => $9, traceparent => $10) as id`,
+      expires_at => $9, traceparent => $10) p`,
   },
+  publishKeyed: {
+    name: 'publish_keyed',
+    text: `select p.id, p.is_new as "isNew" from pullgate.publish_keyed($11, $12, $1, $2::text, priority => $3,
+      run_at => $4, delay => make_interval(secs => $5), dedupe_key => $6, max_attempts => $7, on_lost => $8,
+      expires_at => $9, traceparent => $10) p`,
+  },
+  forgetPublishKeys: { name: 'forget_publish_keys', text: 'select pullgate.forget_publish_keys($1) as keys' },
   readJob: {
     name: 'read_job',
     text: `select j.id, j.topic, j.state, j.pending, j.priority, j.attempts, j.max_attempts as "maxAttempts",
@@ -41,17 +48,28 @@ const statements = {
   upkeep: { name: 'upkeep', text: 'select pullgate.upkeep()' },
 } satisfies Record<string, Statement>
 
+/** A statement forgets at most so many keys: it takes some 100 ms. */
+const forgetKeysMax = 10_000
+
+function publishValues(topic: string, jobSpec: string, options: PublishOptions): unknown[] {
+  const { priority, runAt, delaySeconds, dedupeKey, maxAttempts, onLost, expiresAt, traceparent } = options
+  const rest = [dedupeKey, maxAttempts, onLost, expiresAt, traceparent]
+  return [topic, jobSpec, priority, runAt, delaySeconds, ...rest]
+}
+
 export function createQueueStore(database: Database): QueueStore {
   return {
-    async publish(topic, jobSpec, options) {
-      const { priority, runAt, delaySeconds, dedupeKey, maxAttempts, onLost, expiresAt, traceparent } =
-        options
-      const [row] = await database.query<{ id: JobId }>(statements.publish, [
-        ...[topic, jobSpec, priority, runAt, delaySeconds],
-        ...[dedupeKey, maxAttempts, onLost, expiresAt, traceparent],
-      ])
-      if (row === undefined) throw new Error('pullgate.publish returned no row')
-      return row.id
+    async publish(topic, jobSpec, options, request) {
+      const values = publishValues(topic, jobSpec, options)
+      const [row] = await (request === undefined
+        ? database.query<{ id: JobId; isNew: boolean }>(statements.publish, values)
+        : database.query<{ id: JobId; isNew: boolean }>(statements.publishKeyed, [
+            ...values,
+            request.key,
+            request.body,
+          ]))
+      if (row === undefined) throw new Error('publishing returned no row')
+      return row
     },
     async readJob(id) {
       const [row] = await database.query<JobDetail>(statements.readJob, [id])
@@ -74,6 +92,10 @@ export function createQueueStore(database: Database): QueueStore {
     },
     async upkeep() {
       await database.query(statements.upkeep, [])
+      for (let forgotten = forgetKeysMax; forgotten === forgetKeysMax;) {
+        const [row] = await database.query<{ keys: number }>(statements.forgetPublishKeys, [forgetKeysMax])
+        forgotten = row?.keys ?? 0
+      }
     },
   }
 }

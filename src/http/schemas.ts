@@ -31,6 +31,23 @@ const offerSeconds = z
   .nullable()
   .describe('A job is only offered for so long, until its first heartbeat accepts it; null: it runs at once')
 const time = z.iso.datetime({ offset: true })
+/** An instant that came in: what Postgres takes, and an answer can say. */
+const instant = time.refine(
+  (text) =>
+    /^(?!0000)[^.]*(\.\d{1,9})?(Z|[+-](0\d|1[0-5]):\d\d)$/.test(text) &&
+    Date.parse(text) < Date.UTC(10_000, 0, 1),
+  'must be of the years 0001 to 9999 (UTC), with at most 9 decimals and an offset below 16 hours',
+)
+/** Text as it is kept. In place of a lone surrogate Postgres would get U+FFFD, and for U+0000 it has no place. */
+const text = (min: number, max: number) =>
+  z
+    .string()
+    .min(min)
+    .max(max)
+    .refine(
+      (value) => !/\p{Surrogate}/u.test(value) && !value.includes('\0'),
+      'must not contain U+0000 or a lone surrogate',
+    )
 const lease = z.guid().describe('The token that came with the job; it fences every later word about it')
 const anyJson = z.unknown().describe('Any JSON; kept as it is, digit for digit')
 const idText = z.string().regex(/^\d{1,19}$/, 'must be the id of a job')
@@ -44,7 +61,7 @@ export const subscribeBody = z
     topic: topicName.optional(),
     topics: z.array(topicName).min(1).max(50).optional(),
     ack: z.enum(['auto', 'explicit']).default('auto'),
-    name: z.string().min(1).max(200).optional(),
+    name: text(1, 200).optional(),
     leaseSeconds: leaseSeconds.default(60),
     offerSeconds: offerSeconds.optional(),
     maxParked: z.int().min(1).max(1_000_000).optional(),
@@ -101,11 +118,12 @@ const preferHeader = z
   .optional()
   .describe('wait=N: held for at most N seconds (RFC 7240); ?wait, where there is one, beats it')
 export const waitHeaders = z.object({ Prefer: preferHeader })
+export const idempotencyKey = z
+  .string()
+  .regex(/^[\x21-\x7e]{1,255}$/, 'must be 1 to 255 visible ASCII characters, once')
 export const pullHeaders = z.object({
   Prefer: preferHeader,
-  'Idempotency-Key': z
-    .string()
-    .regex(/^[\x21-\x7e]{1,255}$/)
+  'Idempotency-Key': idempotencyKey
     .optional()
     .describe(
       'The same key again gives again what an earlier pull with it was handed. Needs explicit acknowledgement',
@@ -125,7 +143,7 @@ export const failBody = z
     lease: lease
       .optional()
       .describe('May be left out for a job in state delivered (automatic acknowledgement)'),
-    error: z.string().max(10_000),
+    error: text(0, 10_000),
     retry: z.boolean().default(true),
     retryAfterSeconds: seconds.optional(),
   })
@@ -184,9 +202,7 @@ export const failAnswer = z.object({ state, dueAt: time.optional() }).meta({ id:
 export const heartbeatAnswer = z
   .object({ leaseExpiresAt: time, cancel: z.object({ reason: z.string() }).nullable() })
   .meta({ id: 'HeartbeatAnswer' })
-export const cancelBody = z
-  .strictObject({ reason: z.string().max(1000).optional() })
-  .meta({ id: 'CancelRequest' })
+export const cancelBody = z.strictObject({ reason: text(0, 1000).optional() }).meta({ id: 'CancelRequest' })
 
 export const jobDetail = z
   .object({
@@ -211,7 +227,7 @@ export const jobDetail = z
     dueAt: time,
     claimedAt: time.nullable(),
     finishedAt: time.nullable(),
-    leaseExpiresAt: time.nullable(),
+    leaseExpiresAt: time.nullable().describe('While it is offered or running'),
     expiresAt: time.nullable(),
     cancel: z.object({ reason: z.string() }).nullable(),
     lastError: z.string().nullable(),
@@ -227,15 +243,20 @@ export const publishBody = z
   .strictObject({
     jobSpec: anyJson,
     priority: z.int().min(-10).max(10).optional().describe('Higher is served first; default 0'),
-    runAt: time.optional(),
+    runAt: instant.optional(),
     delaySeconds: seconds.optional(),
-    dedupeKey: z.string().min(1).max(500).optional(),
+    dedupeKey: text(1, 500).optional(),
     maxAttempts: z.int().min(1).max(100).optional(),
     onLost: z.enum(['requeue', 'orphan', 'fail']).optional(),
-    expiresAt: time.optional(),
-    traceparent: z.string().max(200).optional(),
+    expiresAt: instant.optional(),
+    traceparent: text(0, 200).optional(),
   })
   .meta({ id: 'PublishRequest' })
+export const publishHeaders = z.object({
+  'Idempotency-Key': idempotencyKey
+    .optional()
+    .describe('For 24 hours the same key and body add no other job to the topic, and get the same id'),
+})
 export const publishAnswer = z.object({ id: z.string() }).meta({ id: 'PublishAnswer' })
 
 // Topics
@@ -257,7 +278,9 @@ export const topicAnswer = z
     }),
     oldestReadySeconds: z.number().nullable(),
     parked: z.int().describe('Pulls parked on the gateway that answers'),
-    desiredExecutors: z.int().describe('ready + offered + running: a target for an autoscaler'),
+    desiredExecutors: z
+      .int()
+      .describe('offered + running, and ready unless the topic is paused: a target for an autoscaler'),
   })
   .meta({ id: 'Topic' })
 export const topicList = z
