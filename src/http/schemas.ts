@@ -32,12 +32,14 @@ const offerSeconds = z
   .describe('A job is only offered for so long, until its first heartbeat accepts it; null: it runs at once')
 const time = z.iso.datetime({ offset: true })
 /** An instant that came in: what Postgres takes, and an answer can say. */
-const instant = time.refine(
-  (text) =>
-    /^(?!0000)[^.]*(\.\d{1,9})?(Z|[+-](0\d|1[0-5]):\d\d)$/.test(text) &&
-    Date.parse(text) < Date.UTC(10_000, 0, 1),
-  'must be of the years 0001 to 9999 (UTC), with at most 9 decimals and an offset below 16 hours',
-)
+const instant = z.iso
+  .datetime({ offset: true, abort: true })
+  .refine(
+    (text) =>
+      /^(?!0000)[^.]*(\.\d{1,9})?(Z|[+-](0\d|1[0-5]):\d\d)$/.test(text) &&
+      Date.parse(text) < Date.UTC(10_000, 0, 1),
+    'must be of the years 0001 to 9999 (UTC), with at most 9 decimals and an offset below 16 hours',
+  )
 /** Text as it is kept. In place of a lone surrogate Postgres would get U+FFFD, and for U+0000 it has no place. */
 const text = (min: number, max: number) =>
   z

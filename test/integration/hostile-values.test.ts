@@ -126,16 +126,18 @@ test('no value of a body ends in a 5xx, and each 400 names the field', async () 
   for (const { route, fields } of described) {
     await publish(database, 'hostile')
     const job = jobOf(await gateway.pull(subscription, { wait: 5 }))
-    for (const { method, path, json, field } of attemptsOf(route, fields)) {
+    const attempts = [...attemptsOf(route, fields)]
+    const send = async ({ method, path, json, field }: Attempt) => {
       const target =
         method === 'patch' ? path.replace('{id}', subscription) : path.replace('/1/', `/${job.id}/`)
       const answer = await gateway.request(method.toUpperCase(), target, { json })
       judge(answer, `${route} ${JSON.stringify(json).slice(0, 200)}`, field)
-      tried += 1
     }
+    tried += attempts.length
+    while (attempts.length > 0) await Promise.all(attempts.splice(0, 20).map(send))
   }
   expect(tried).toBeGreaterThan(1_000)
-})
+}, 180_000)
 
 test.each([
   ['/subscriptions', { topic: 'a' }, 'name'],

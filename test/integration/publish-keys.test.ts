@@ -24,13 +24,13 @@ const jobsOf = (topic: string) =>
 
 test('a publish that adds a job is 201, one whose dedupe key is taken 200 with the id of the job that has it', async () => {
   const json = { jobSpec: 1, dedupeKey: 'k' }
-  const before = await gateway.metric('pullgate_published_total')
+  const before = await gateway.metric('pullgate_http_published_jobs_total')
   const first = await post('taken', { json })
   const second = await post('taken', { json })
   expect([first.status, second.status]).toEqual([201, 200])
   expect(second.body).toEqual(first.body)
   expect(second.headers.get('location')).toBe(`/jobs/${String(first.body.id)}`)
-  expect(await gateway.metric('pullgate_published_total')).toBe(before + 1)
+  expect(await gateway.metric('pullgate_http_published_jobs_total')).toBe(before + 1)
   await database.query('select pullgate.complete($1)', [first.body.id])
   expect((await post('taken', { json })).status).toBe(201)
 })
