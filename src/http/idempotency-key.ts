@@ -3,7 +3,7 @@ import { GatewayError } from '../domain/errors.ts'
 import { headerOf } from './exchange.ts'
 import type { Exchange } from './exchange.ts'
 import { validate } from './route.ts'
-import { idempotencyKey } from './schemas.ts'
+import { idempotencyKey } from './fields.ts'
 
 const name = 'Idempotency-Key'
 

@@ -1,58 +1,22 @@
 import { z } from 'zod'
 import { jobStates } from '../domain/job-states.ts'
+import {
+  anyJson,
+  idempotencyKey,
+  idText,
+  instant,
+  lease,
+  leaseSeconds,
+  offerSeconds,
+  queryBoolean,
+  queryNumber,
+  seconds,
+  text,
+  time,
+  topicName,
+} from './fields.ts'
 
 /** Every shape that goes in or out, once: types, validation and /openapi.json all come from here. */
-
-/** A whole number in a query string. */
-const queryNumber = (min: number, max: number) =>
-  z.preprocess(
-    (value) => (typeof value === 'string' && /^\d{1,9}$/.test(value) ? Number(value) : value),
-    z.int(`must be a whole number from ${min} to ${max}`).min(min).max(max),
-  )
-
-const queryBoolean = z.preprocess(
-  (value) => (value === 'true' || value === '' ? true : value === 'false' ? false : value),
-  z.boolean('must be true or false'),
-)
-
-const topicName = z
-  .string()
-  .regex(
-    /^[A-Za-z0-9][A-Za-z0-9._:-]{0,199}$/,
-    'must be 1 to 200 of A-Z a-z 0-9 . _ : - and begin with a letter or digit',
-  )
-  .meta({ id: 'TopicName', examples: ['jobs_myapp_prod'] })
-const seconds = z.number().min(0).max(31_536_000)
-const leaseSeconds = z.int().min(10).max(43_200)
-const offerSeconds = z
-  .int()
-  .min(5)
-  .max(60)
-  .nullable()
-  .describe('A job is only offered for so long, until its first heartbeat accepts it; null: it runs at once')
-const time = z.iso.datetime({ offset: true })
-/** An instant that came in: what Postgres takes, and an answer can say. */
-const instant = z.iso
-  .datetime({ offset: true, abort: true })
-  .refine(
-    (text) =>
-      /^(?!0000)[^.]*(\.\d{1,9})?(Z|[+-](0\d|1[0-5]):\d\d)$/.test(text) &&
-      Date.parse(text) < Date.UTC(10_000, 0, 1),
-    'must be of the years 0001 to 9999 (UTC), with at most 9 decimals and an offset below 16 hours',
-  )
-/** Text as it is kept. In place of a lone surrogate Postgres would get U+FFFD, and for U+0000 it has no place. */
-const text = (min: number, max: number) =>
-  z
-    .string()
-    .min(min)
-    .max(max)
-    .refine(
-      (value) => !/\p{Surrogate}/u.test(value) && !value.includes('\0'),
-      'must not contain U+0000 or a lone surrogate',
-    )
-const lease = z.guid().describe('The token that came with the job; it fences every later word about it')
-const anyJson = z.unknown().describe('Any JSON; kept as it is, digit for digit')
-const idText = z.string().regex(/^\d{1,19}$/, 'must be the id of a job')
 
 export const noQuery = z.strictObject({})
 
@@ -64,7 +28,7 @@ export const subscribeBody = z
     topics: z.array(topicName).min(1).max(50).optional(),
     ack: z.enum(['auto', 'explicit']).default('auto'),
     name: text(1, 200).optional(),
-    leaseSeconds: leaseSeconds.default(60),
+    leaseSeconds: leaseSeconds.optional().describe('Default 60'),
     offerSeconds: offerSeconds.optional(),
     maxParked: z.int().min(1).max(1_000_000).optional(),
   })
@@ -77,6 +41,11 @@ export const subscribeBody = z
     if (typeof body.offerSeconds === 'number' && body.ack !== 'explicit') {
       const message = 'needs "ack": "explicit": an offer is accepted by a heartbeat with its lease'
       context.addIssue({ code: 'custom', path: ['offerSeconds'], message })
+    }
+    if (body.leaseSeconds !== undefined && body.ack !== 'explicit') {
+      const message =
+        'needs "ack": "explicit": with automatic acknowledgement there is no lease to renew or settle by'
+      context.addIssue({ code: 'custom', path: ['leaseSeconds'], message })
     }
   })
   .meta({ id: 'SubscribeRequest' })
@@ -120,9 +89,6 @@ const preferHeader = z
   .optional()
   .describe('wait=N: held for at most N seconds (RFC 7240); ?wait, where there is one, beats it')
 export const waitHeaders = z.object({ Prefer: preferHeader })
-export const idempotencyKey = z
-  .string()
-  .regex(/^[\x21-\x7e]{1,255}$/, 'must be 1 to 255 visible ASCII characters, once')
 export const pullHeaders = z.object({
   Prefer: preferHeader,
   'Idempotency-Key': idempotencyKey
@@ -140,16 +106,28 @@ export const completeBody = z
     result: anyJson.optional(),
   })
   .meta({ id: 'CompleteRequest' })
-export const failBody = z
-  .strictObject({
-    lease: lease
-      .optional()
-      .describe('May be left out for a job in state delivered (automatic acknowledgement)'),
-    error: text(0, 10_000),
-    retry: z.boolean().default(true),
-    retryAfterSeconds: seconds.optional(),
-  })
-  .meta({ id: 'FailRequest' })
+const failFields = z.strictObject({
+  lease: lease
+    .optional()
+    .describe(
+      'May be left out for a job in state delivered (automatic acknowledgement): it is not retried then',
+    ),
+  error: text(0, 10_000),
+  retry: z.boolean().optional().describe('Default true; needs the lease'),
+  retryAfterSeconds: seconds.optional().describe('Excludes "retry": false; needs the lease'),
+})
+/** What would have no effect is refused. */
+function refuseVainRetry(body: z.output<typeof failFields>, context: z.RefinementCtx): void {
+  const vain = (field: string, message: string) =>
+    context.addIssue({ code: 'custom', path: [field], message })
+  if (body.retryAfterSeconds !== undefined && body.retry === false)
+    vain('retryAfterSeconds', 'excludes "retry": false')
+  if (body.lease !== undefined) return
+  const message = 'needs the lease: without it the job is failed for good'
+  if (body.retry === true) vain('retry', message)
+  if (body.retryAfterSeconds !== undefined) vain('retryAfterSeconds', message)
+}
+export const failBody = failFields.superRefine(refuseVainRetry).meta({ id: 'FailRequest' })
 export const releaseBody = z
   .strictObject({ lease, delaySeconds: seconds.optional() })
   .meta({ id: 'ReleaseRequest' })
@@ -161,7 +139,7 @@ const withId = { id: idText }
 export const pullBody = z
   .strictObject({
     complete: z.array(completeBody.extend(withId)).max(100).default([]),
-    fail: z.array(failBody.extend(withId)).max(100).default([]),
+    fail: z.array(failFields.extend(withId).superRefine(refuseVainRetry)).max(100).default([]),
     release: z.array(releaseBody.extend(withId)).max(100).default([]),
     heartbeat: z.array(heartbeatBody.extend(withId)).max(100).default([]),
   })

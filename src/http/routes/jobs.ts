@@ -82,7 +82,7 @@ export function jobRoutes(services: Services): Route[] {
       responses: { 200: { description: 'The state now', schema: failAnswer } },
       async handle({ params, body }) {
         const id = jobId(params.id)
-        const { lease = null, error, retry, retryAfterSeconds = null } = body
+        const { lease = null, error, retry = true, retryAfterSeconds = null } = body
         const { state, dueAt } = await settle(
           'fail',
           id,

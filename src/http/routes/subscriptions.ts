@@ -20,6 +20,8 @@ function present(subscription: Subscription) {
   return { id, topics: names, ack, name, leaseSeconds, offerSeconds, maxParked, createdAt }
 }
 
+const leaseSecondsDefault = 60
+
 export function subscriptionRoutes({ subscriptions, directory, dispatcher }: Services): Route[] {
   const presentUse = (use: SubscriptionUse) => ({
     ...present(use),
@@ -48,7 +50,7 @@ export function subscriptionRoutes({ subscriptions, directory, dispatcher }: Ser
           topics: body.topics ?? [body.topic ?? ''],
           name: body.name ?? null,
           ack: body.ack,
-          leaseSeconds: body.leaseSeconds,
+          leaseSeconds: body.leaseSeconds ?? leaseSecondsDefault,
           offerSeconds: body.offerSeconds ?? null,
           maxParked: body.maxParked ?? null,
         })
