@@ -42,6 +42,10 @@ begin
         -- An identity column's sequence follows its table.
         and not exists (select from pg_depend d where d.objid = c.oid and d.deptype = 'i')
     union all
+    select format('alter domain pullgate.%I owner to pullgate_owner', t.typname)
+      from pg_type t where t.typnamespace = 'pullgate'::regnamespace and t.typtype = 'd'
+        and t.typowner <> 'pullgate_owner'::regrole
+    union all
     select format('alter function %s owner to pullgate_owner', p.oid::regprocedure)
       from pg_proc p
       where p.pronamespace = 'pullgate'::regnamespace and p.proowner <> 'pullgate_owner'::regrole
@@ -62,14 +66,24 @@ grant usage on schema pullgate to pullgate_publisher, pullgate_gateway, pullgate
 
 grant execute on function
   pullgate.publish(text, text, integer, timestamptz, interval, text, integer, text, timestamptz, text),
+  pullgate.publish(text, json, integer, timestamptz, interval, text, integer, text, timestamptz, text),
   pullgate.publish(text, jsonb, integer, timestamptz, interval, text, integer, text, timestamptz, text),
+  pullgate.publish_once(text, text, integer, timestamptz, interval, text, integer, text, timestamptz, text),
+  pullgate.publish_once(text, json, integer, timestamptz, interval, text, integer, text, timestamptz, text),
+  pullgate.publish_once(text, jsonb, integer, timestamptz, interval, text, integer, text, timestamptz, text),
   pullgate.publish_many(text, text[], integer, timestamptz, interval, text[], integer, text, timestamptz, text),
-  pullgate.publish_many(text, jsonb[], integer, timestamptz, interval, text[], integer, text, timestamptz, text)
+  pullgate.publish_many(
+    pullgate.topic_name, json[], integer, timestamptz, interval, text[], integer, text, timestamptz, text),
+  pullgate.publish_many(
+    pullgate.topic_name, jsonb[], integer, timestamptz, interval, text[], integer, text, timestamptz, text)
   to pullgate_publisher, pullgate_gateway;
 -- Select for RETURNING id; the view reads as empty.
 grant insert, select on pullgate.inbox to pullgate_publisher;
 
 grant execute on function
+  pullgate.publish_keyed(
+    uuid, uuid, text, text, integer, timestamptz, interval, text, integer, text, timestamptz, text),
+  pullgate.forget_publish_keys(integer),
   pullgate.claim(bigint[], uuid[], integer[], bigint[], bigint[], integer, bigint, uuid[]),
   pullgate.give_again(uuid[], integer[]),
   pullgate.give_back(bigint[], uuid[]),
@@ -105,6 +119,8 @@ grant execute on function
   pullgate.topic_id(text),
   pullgate.digest(text),
   pullgate.complete(bigint, text),
+  pullgate.complete(bigint, json),
+  pullgate.complete(bigint, jsonb),
   pullgate.fail(bigint, text),
   pullgate.cancel(bigint, text),
   pullgate.retry(bigint),
@@ -114,5 +130,7 @@ grant select on pullgate.migration, pullgate.function_file to pullgate_gateway, 
 
 grant select on pullgate.jobs, pullgate.topics to pullgate_gateway, pullgate_monitor;
 -- Whoever reads a view has to be allowed the functions in it.
-grant execute on function pullgate.read_topics(bigint), pullgate.count_jobs(bigint) to pullgate_monitor;
+grant execute on function
+  pullgate.read_topics(bigint), pullgate.count_jobs(bigint), pullgate.pending(text, smallint, boolean)
+  to pullgate_gateway, pullgate_monitor;
 grant execute on function pullgate.doctor() to pullgate_gateway, pullgate_monitor;

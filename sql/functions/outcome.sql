@@ -30,6 +30,7 @@ as $$
     where h.id = p_finished.id and h.day_slot = p_finished.day_slot
 $$;
 
+-- Raises PL007: the job has ended otherwise than the caller asks for.
 create or replace function pullgate.already_ended(p_id bigint, p_state text)
 returns void
 language plpgsql
@@ -37,7 +38,24 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   raise exception 'job % has already ended: %', p_id, p_state
-    using errcode = 'PL007', hint = 'Only retry() changes a finished job.';
+    using errcode = 'PL007', hint = case
+      when p_state in ('failed', 'cancelled', 'expired')
+        then 'Its outcome stands. To run it again call pullgate.retry(id), in HTTP POST /jobs/{id}/retry.'
+      else 'Its outcome stands. To run it again publish a new job.'
+    end;
+end
+$$;
+
+-- Raises PL007: there is nothing to retry in this state.
+create or replace function pullgate.refuse_retry(p_id bigint, p_state text)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  raise exception 'job % cannot be retried: it is %', p_id, p_state
+    using errcode = 'PL007',
+      hint = 'Retry is for failed, orphaned, cancelled and expired jobs. To run this one again publish a new job.';
 end
 $$;
 
@@ -81,7 +99,8 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   if not pullgate.is_json(result) then
-    raise exception 'the result is not JSON' using errcode = 'PL003', hint = 'Pass one JSON value as text.';
+    raise exception 'the result is not JSON'
+      using errcode = 'PL003', column = 'result', hint = 'Pass one JSON value as text, json or jsonb.';
   end if;
   return pullgate.conclude(job_id, 'succeeded', result, null);
 end
@@ -148,11 +167,11 @@ begin
     return 'ready';
   elsif (v.job).id is not null then
     if (v.job).state = 'delivered' then
-      perform pullgate.already_ended(job_id, 'delivered');
+      perform pullgate.refuse_retry(job_id, 'delivered');
     end if;
     return (v.job).state;
   elsif (v.finished).state not in ('failed', 'cancelled', 'expired') then
-    perform pullgate.already_ended(job_id, (v.finished).state);
+    perform pullgate.refuse_retry(job_id, (v.finished).state);
   end if;
   delete from pullgate.history h where h.id = job_id and h.day_slot = (v.finished).day_slot
     returning h.job_spec into v_job_spec;

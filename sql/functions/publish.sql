@@ -3,13 +3,13 @@
 
 -- Publishes one job; returns its id. Executors see it once the transaction commits.
 --   job_spec     one JSON value, kept byte for byte
---   priority     -10 to 10, higher first
---   run_at/delay not before this instant / this long from now (both: PL005)
+--   priority     -10 to 10, higher first; null is 0
+--   run_at/delay not before this instant / this long from now (both: PL005); before the year 10000
 --   dedupe_key   while a job of the topic with this key is unfinished, its id is returned and nothing is added;
 --                a concurrent publisher of the key is waited for. Under REPEATABLE READ and SERIALIZABLE that
 --                can end in 40001: repeat the transaction.
 --   max_attempts 1 to 100; on_lost requeue, orphan or fail; defaults are the topic's
---   expires_at   not started by then: state expired; one in the past counts as now
+--   expires_at   not started by then: state expired; one in the past counts as now; before the year 10000
 --   traceparent  W3C trace context, handed to the executor
 -- Raises PL001 topic name, PL002 unknown topic, PL003 not JSON, PL004 too large, PL005 option.
 create or replace function pullgate.publish(
@@ -30,7 +30,7 @@ set search_path = pg_catalog, pg_temp
 -- Planned once: 1.09 (0.98–1.22) times the publishes of 32 connections.
 set plan_cache_mode = force_generic_plan
 as $$
--- In the target of on conflict a column cannot be qualified.
+-- In the target of ON CONFLICT a name is a column's.
 #variable_conflict use_column
 declare
   -- The clock is read after the transaction has its id: a job that an id above a given one brings is due after the
@@ -41,10 +41,13 @@ declare
   v_topic bigint;
   v_heard boolean;
 begin
-  if num_nonnulls(run_at, delay, dedupe_key, max_attempts, on_lost, traceparent) > 0 then
+  if num_nonnulls(run_at, delay, dedupe_key, max_attempts, on_lost, expires_at, traceparent) > 0 then
     v_due := pullgate.due_instant(run_at, delay, v_now);
     perform pullgate.check_options(max_attempts, on_lost);
     perform pullgate.check_text_options(dedupe_key, traceparent);
+    if expires_at is not null then
+      perform pullgate.check_instant('expires_at', expires_at);
+    end if;
   end if;
   loop
     -- All that the usual publish needs in one statement: each further one costs 10 to 20 µs, the plain insert 70.
@@ -78,7 +81,8 @@ begin
       end if;
       return v_id;
     end if;
-    -- The lane is not registered, the spec is refused, or another job has the key.
+    -- The lane is not registered, the spec is refused, or another job has the key; of priority null there is no lane.
+    priority := coalesce(priority, 0);
     perform pullgate.check_job_spec(job_spec, (pullgate.use_lane(topic, priority)).job_spec_max_bytes);
     continue when dedupe_key is null;
     -- A new snapshot: the job that holds the key may have committed, or finished, since the insert looked.
@@ -91,10 +95,11 @@ begin
 end
 $$;
 
--- Publishes a jsonb value. jsonb has already normalised it: publish text to keep every byte.
-create or replace function pullgate.publish(
+-- Publishes as publish does, and says whether that added a job: `is_new` is false where another job holds the dedupe key,
+-- whose id is returned then.
+create or replace function pullgate.publish_once(
   topic text,
-  job_spec jsonb,
+  job_spec text,
   priority integer default 0,
   run_at timestamptz default null,
   delay interval default null,
@@ -102,18 +107,26 @@ create or replace function pullgate.publish(
   max_attempts integer default null,
   on_lost text default null,
   expires_at timestamptz default null,
-  traceparent text default null
+  traceparent text default null,
+  out id bigint,
+  out is_new boolean
 )
-returns bigint
-language sql volatile
+language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
-  select pullgate.publish(
-    topic, job_spec::text, priority, run_at, delay, dedupe_key, max_attempts, on_lost, expires_at, traceparent)
+begin
+  -- A number that no job gets. So the last that this session has drawn is the id of the job only if publish added it:
+  -- publish itself, which is called far more often, need not tell.
+  perform nextval('pullgate.job_id_seq');
+  id := pullgate.publish(
+    topic, job_spec, priority, run_at, delay, dedupe_key, max_attempts, on_lost, expires_at, traceparent);
+  is_new := id = currval('pullgate.job_id_seq');
+end
 $$;
 
 -- Publishes many jobs with one statement; returns their ids in the order of job_specs. The options count for
--- all of them; dedupe_keys, if given, has one key (or null) per spec. Raises as publish does, and adds none then.
+-- all of them; dedupe_keys, if given, has one key (or null) per spec. Raises as publish does, and adds none then. Bounds
+-- and dimensions of the arrays mean nothing: their elements count, in the order in which they are stored.
 create or replace function pullgate.publish_many(
   topic text,
   job_specs text[],
@@ -137,20 +150,25 @@ declare
   v_due timestamptz := pullgate.due_instant(run_at, delay, v_now);
   v_refused text;
   v_ids bigint[];
-  v_position integer;
+  v record;
 begin
+  if job_specs is null then
+    perform pullgate.check_job_spec(null, null);
+  end if;
+  priority := coalesce(priority, 0);
   if dedupe_keys is not null then
     if cardinality(dedupe_keys) <> cardinality(job_specs) then
       raise exception 'dedupe_keys has % elements, job_specs %', cardinality(dedupe_keys), cardinality(job_specs)
-        using errcode = 'PL005', hint = 'Give one dedupe key, or null, per job spec.';
+        using errcode = 'PL005', column = 'dedupe_keys', hint = 'Give one dedupe key, or null, per job spec.';
     end if;
     -- In the order of the keys, so that two publishers of the same keys cannot wait for each other.
-    for v_position in
-      select k.position from unnest(dedupe_keys) with ordinality as k (key, position) order by k.key, k.position
+    for v in
+      select g.spec, g.key, g.position
+        from unnest(job_specs, dedupe_keys) with ordinality as g (spec, key, position)
+        order by g.key, g.position
     loop
-      v_ids[v_position] := pullgate.publish(
-        topic, job_specs[v_position], priority, v_due, null, dedupe_keys[v_position],
-        max_attempts, on_lost, expires_at, traceparent);
+      v_ids[v.position] := pullgate.publish(
+        topic, v.spec, priority, v_due, null, v.key, max_attempts, on_lost, expires_at, traceparent);
     end loop;
     return query select i.id from unnest(v_ids) with ordinality as i (id, position) order by i.position;
     return;
@@ -158,6 +176,7 @@ begin
   v_lane := pullgate.use_lane(topic, priority);
   perform pullgate.check_options(max_attempts, on_lost);
   perform pullgate.check_text_options(null, traceparent);
+  perform pullgate.check_instant('expires_at', expires_at);
   select s.spec into v_refused from unnest(job_specs) as s (spec)
     where (octet_length(s.spec) <= v_lane.job_spec_max_bytes and pullgate.is_json(s.spec)) is not true
     limit 1;
@@ -182,26 +201,6 @@ begin
 end
 $$;
 
-create or replace function pullgate.publish_many(
-  topic text,
-  job_specs jsonb[],
-  priority integer default 0,
-  run_at timestamptz default null,
-  delay interval default null,
-  dedupe_keys text[] default null,
-  max_attempts integer default null,
-  on_lost text default null,
-  expires_at timestamptz default null,
-  traceparent text default null
-)
-returns setof bigint
-language sql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-  select pullgate.publish_many(
-    topic, job_specs::text[], priority, run_at, delay, dedupe_keys, max_attempts, on_lost, expires_at, traceparent)
-$$;
-
 -- The target for plain INSERT and COPY: each row is one call of publish. Reads as empty.
 create or replace view pullgate.inbox as
   select null::bigint as id, null::text as topic, null::text as job_spec, null::integer as priority,
@@ -217,7 +216,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   new.id := pullgate.publish(
-    new.topic, new.job_spec, coalesce(new.priority, 0), new.run_at, new.delay, new.dedupe_key,
+    new.topic, new.job_spec, new.priority, new.run_at, new.delay, new.dedupe_key,
     new.max_attempts, new.on_lost, new.expires_at, new.traceparent);
   return new;
 end

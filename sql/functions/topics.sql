@@ -29,7 +29,7 @@ as $$
 begin
   if p_topic is null or p_topic !~ '^[A-Za-z0-9][A-Za-z0-9._:-]{0,199}$' then
     raise exception 'bad topic name'
-      using errcode = 'PL001',
+      using errcode = 'PL001', column = 'topic',
         hint = 'A topic name is 1 to 200 characters of A-Z a-z 0-9 . _ : - and begins with a letter or digit.';
   end if;
 end
@@ -49,7 +49,7 @@ begin
   end if;
   if not (select s.create_topics from pullgate.setting s) then
     raise exception 'topic % does not exist', p_topic
-      using errcode = 'PL002',
+      using errcode = 'PL002', column = 'topic',
         hint = 'Create it with pullgate.configure_topic(name), or allow creation by use: pullgate.configure(create_topics => true).';
   end if;
   raise notice 'topic % is new', p_topic;
@@ -81,7 +81,7 @@ begin
     perform pullgate.check_topic_name(p_topic);
     if p_priority is null or p_priority not between -10 and 10 then
       raise exception 'bad priority'
-        using errcode = 'PL005', hint = 'priority is a whole number from -10 to 10; higher is served first.';
+        using errcode = 'PL005', column = 'priority', hint = 'priority is a whole number from -10 to 10; higher is served first.';
     end if;
     perform pullgate.announce_topic(p_topic);
     topic_id := pullgate.topic_id(p_topic);
@@ -128,7 +128,22 @@ begin
 end
 $$;
 
--- Changes settings of the whole installation; null leaves one as it is.
+-- Raises PL005 for a setting out of range; null is in range.
+create or replace function pullgate.check_setting(p_setting text, p_value integer, p_min integer, p_max integer)
+returns void
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if p_value not between p_min and p_max then
+    raise exception 'bad %', p_setting
+      using errcode = 'PL005', column = p_setting,
+        hint = format('%s is a whole number from %s to %s.', p_setting, p_min, p_max);
+  end if;
+end
+$$;
+
+-- Changes settings of the whole installation; null leaves one as it is. Raises PL005.
 create or replace function pullgate.configure(
   create_topics boolean default null,
   job_spec_max_bytes integer default null,
@@ -136,13 +151,19 @@ create or replace function pullgate.configure(
   subscription_idle_days integer default null
 )
 returns setof pullgate.setting
-language sql security definer
+language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
-  update pullgate.setting s set
-    create_topics = coalesce(configure.create_topics, s.create_topics),
-    job_spec_max_bytes = coalesce(configure.job_spec_max_bytes, s.job_spec_max_bytes),
-    history_days = coalesce(configure.history_days, s.history_days),
-    subscription_idle_days = coalesce(configure.subscription_idle_days, s.subscription_idle_days)
-    returning *
+begin
+  perform pullgate.check_setting('job_spec_max_bytes', job_spec_max_bytes, 1024, 104857600);
+  perform pullgate.check_setting('history_days', history_days, 1, 30);
+  perform pullgate.check_setting('subscription_idle_days', subscription_idle_days, 1, 3650);
+  return query
+    update pullgate.setting s set
+      create_topics = coalesce(configure.create_topics, s.create_topics),
+      job_spec_max_bytes = coalesce(configure.job_spec_max_bytes, s.job_spec_max_bytes),
+      history_days = coalesce(configure.history_days, s.history_days),
+      subscription_idle_days = coalesce(configure.subscription_idle_days, s.subscription_idle_days)
+      returning s.*;
+end
 $$;

@@ -1,16 +1,31 @@
 -- For people and monitors: views, counts, one job in full.
 
--- Live and finished jobs, without specs and leases.
+-- Why a job is not running, for people; null if it runs or has ended.
+create or replace function pullgate.pending(p_state text, p_deliveries smallint, p_paused boolean)
+returns text
+language sql immutable parallel safe
+return case p_state
+  when 'scheduled' then case when p_deliveries > 0 then 'retry-later' else 'not-due' end
+  when 'ready' then case when p_paused then 'topic-paused' else 'waiting-for-executor' end
+  when 'offered' then 'waiting-for-acceptance'
+  when 'orphaned' then 'waiting-for-decision'
+end;
+
+-- Live and finished jobs, without specs and leases. result and progress are JSON texts. A lease that ended still counts
+-- until its job is claimed again, but is shown only while the job is offered or running.
 create or replace view pullgate.jobs as
   select j.id, n.name as topic, j.state, j.priority, j.attempts, j.max_attempts, j.deliveries, j.created_at, j.due_at,
-      j.claimed_at, null::timestamptz as finished_at, j.lease_ends_at, j.expires_at, j.on_lost, j.auto_ack,
-      j.dedupe_key, j.subscription_id, j.cancel_reason, j.last_error
+      j.claimed_at, null::timestamptz as finished_at,
+      case when j.state in ('offered', 'running') then j.lease_ends_at end as lease_ends_at, j.expires_at, j.on_lost,
+      j.auto_ack, j.dedupe_key, j.subscription_id, j.cancel_reason, j.last_error, null::text as result, j.progress,
+      pullgate.pending(
+        j.state, j.deliveries, (select t.paused from pullgate.topic t where t.id = j.topic_id)) as pending
     from pullgate.job j
     left join lateral (select l.topic as name from pullgate.lane l where l.topic_id = j.topic_id limit 1) n on true
   union all
   select h.id, n.name, h.state, h.priority, h.attempts, h.max_attempts, h.deliveries, h.created_at, h.due_at,
       h.claimed_at, h.finished_at, null, h.expires_at, h.on_lost, h.auto_ack, h.dedupe_key, h.subscription_id,
-      h.cancel_reason, h.last_error
+      h.cancel_reason, h.last_error, h.result, h.progress, null
     from pullgate.history h
     left join lateral (select l.topic as name from pullgate.lane l where l.topic_id = h.topic_id limit 1) n on true;
 
@@ -145,19 +160,11 @@ as $$
       r.attempts, r.max_attempts, r.deliveries, r.on_lost, r.dedupe_key, r.subscription_id, r.created_at, r.due_at,
       r.claimed_at, r.finished_at, r.lease_ends_at, r.expires_at, r.cancel_reason, r.last_error, r.progress, r.result,
       (select coalesce(jsonb_agg(e - 'lease'), '[]') from jsonb_array_elements(r.log) as e),
-      case
-        when r.state = 'scheduled' and r.deliveries > 0 then 'retry-later'
-        when r.state = 'scheduled' then 'not-due'
-        when r.state = 'ready' and exists (select from pullgate.topic t where t.id = r.topic_id and t.paused)
-          then 'topic-paused'
-        when r.state = 'ready' then 'waiting-for-executor'
-        when r.state = 'offered' then 'waiting-for-acceptance'
-        when r.state = 'orphaned' then 'waiting-for-decision'
-      end
+      pullgate.pending(r.state, r.deliveries, (select t.paused from pullgate.topic t where t.id = r.topic_id))
     from (
       select j.id, j.topic_id, j.state, j.priority, j.attempts, j.max_attempts, j.deliveries, j.on_lost, j.dedupe_key,
-          j.subscription_id, j.created_at, j.due_at, j.claimed_at, null::timestamptz as finished_at, j.lease_ends_at,
-          j.expires_at, j.cancel_reason, j.last_error, j.progress, null::text as result, j.log
+          j.subscription_id, j.created_at, j.due_at, j.claimed_at, null::timestamptz as finished_at,
+          case when j.state in ('offered', 'running') then j.lease_ends_at end as lease_ends_at, j.expires_at, j.cancel_reason, j.last_error, j.progress, null::text as result, j.log
         from pullgate.job j where j.id = p_id
       union all
       select h.id, h.topic_id, h.state, h.priority, h.attempts, h.max_attempts, h.deliveries, h.on_lost, h.dedupe_key,

@@ -56,6 +56,9 @@ create table pullgate.lane (
 create index lane_topic_priority on pullgate.lane (topic, priority);
 create index lane_topic_id on pullgate.lane (topic_id);
 
+-- A topic's name as an argument where Postgres should prefer another overload: sql/functions/publish-json.sql.
+create domain pullgate.topic_name as text;
+
 -- Every FIFO of a topic: each lane and its returned twin, which is served first. One row per registration.
 create view pullgate.lane_twin as
   select l.topic_id, l.id | 1 - t.turn as id, l.priority, t.turn
@@ -217,6 +220,24 @@ end
 $$;
 
 create index history_topic_finished on pullgate.history (topic_id, finished_at);
+
+-- Publishes over HTTP that came with an Idempotency-Key, for 24 hours (sql/functions/publish-keys.sql).
+create table pullgate.publish_key (
+  -- Digests: of topic and key, and of the request's body. Neither is kept.
+  key uuid not null,
+  request uuid not null,
+  -- What was answered. Null within the transaction that publishes, and nowhere else.
+  job_id bigint,
+  created_at timestamptz not null default clock_timestamp(),
+  constraint publish_key_pkey primary key (key)
+) with (
+  -- Room for the heap-only update that adds job_id.
+  fillfactor = 60,
+  autovacuum_vacuum_scale_factor = 0.05,
+  autovacuum_vacuum_cost_delay = 0
+);
+
+create index publish_key_created_at on pullgate.publish_key (created_at);
 
 -- The last count of live jobs, taken by one gateway at a time and read by all (metrics, GET /topics).
 create table pullgate.snapshot (

@@ -1,6 +1,7 @@
 import pg from 'pg'
 import type { Emit } from '../domain/events.ts'
 import { asError, errorCodeOf, GatewayError } from '../domain/errors.ts'
+import type { FieldError } from '../domain/errors.ts'
 import { clientFor, createPrimary, inspectSession } from './primary.ts'
 
 export type DatabaseOptions = {
@@ -54,7 +55,7 @@ export function toGatewayError(error: unknown): GatewayError {
   const code = sqlState === undefined ? undefined : errorCodeOf(sqlState)
   if (code !== undefined && error instanceof pg.DatabaseError) {
     const detail = error.hint === undefined ? error.message : `${error.message}. ${error.hint}`
-    return new GatewayError(code, { detail, cause: error })
+    return new GatewayError(code, { detail, fields: fieldOf(error), cause: error })
   }
   // 54001: JSON nested deeper than the server's stack allows.
   if (sqlState === '54001') {
@@ -78,6 +79,13 @@ export function toGatewayError(error: unknown): GatewayError {
     })
   }
   return new GatewayError('internal', { cause: error })
+}
+
+/** The argument that one of our own errors is about, by the name that it has in HTTP. */
+function fieldOf({ column, message, hint }: pg.DatabaseError): readonly FieldError[] | undefined {
+  if (column === undefined) return undefined
+  const field = column.replaceAll(/_([a-z])/g, (_, letter: string) => letter.toUpperCase())
+  return [{ field, message: hint ?? message }]
 }
 
 /** A migration changed what the statement returns since this connection prepared it. It was not executed. */

@@ -1,5 +1,5 @@
 import { GatewayError } from '../domain/errors.ts'
-import type { JobDetail, QueueStore, Snapshot, Topic } from '../domain/ports.ts'
+import type { JobDetail, PublishOptions, QueueStore, Snapshot, Topic } from '../domain/ports.ts'
 import type { JobId, Problem } from '../domain/types.ts'
 import type { Database, Statement } from './database.ts'
 
@@ -10,10 +10,17 @@ const topicColumns = 't.name, t.paused, t.max_attempts as "maxAttempts", t.on_lo
 const statements = {
   publish: {
     name: 'publish',
-    text: `select pullgate.publish($1, $2::text, priority => coalesce($3, 0), run_at => $4,
+    text: `select p.id, p.is_new as "isNew" from pullgate.publish_once($1, $2::text, priority => $3, run_at => $4,
       delay => make_interval(secs => $5), dedupe_key => $6, max_attempts => $7, on_lost => $8,
-      expires_at => $9, traceparent => $10) as id`,
+      expires_at => $9, traceparent => $10) p`,
   },
+  publishKeyed: {
+    name: 'publish_keyed',
+    text: `select p.id, p.is_new as "isNew" from pullgate.publish_keyed($11, $12, $1, $2::text, priority => $3,
+      run_at => $4, delay => make_interval(secs => $5), dedupe_key => $6, max_attempts => $7, on_lost => $8,
+      expires_at => $9, traceparent => $10) p`,
+  },
+  forgetPublishKeys: { name: 'forget_publish_keys', text: 'select pullgate.forget_publish_keys($1) as keys' },
   readJob: {
     name: 'read_job',
     text: `select j.id, j.topic, j.state, j.pending, j.priority, j.attempts, j.max_attempts as "maxAttempts",
@@ -50,27 +57,38 @@ const isTakenId = (error: unknown): boolean => {
   return cause instanceof Error && 'constraint' in cause && cause.constraint === 'job_pkey'
 }
 
+/** A statement forgets at most so many keys: it takes some 100 ms. */
+const forgetKeysMax = 10_000
+
+function publishValues(topic: string, jobSpec: string, options: PublishOptions): unknown[] {
+  const { priority, runAt, delaySeconds, dedupeKey, maxAttempts, onLost, expiresAt, traceparent } = options
+  const rest = [dedupeKey, maxAttempts, onLost, expiresAt, traceparent]
+  return [topic, jobSpec, priority, runAt, delaySeconds, ...rest]
+}
+
 export function createQueueStore(database: Database): QueueStore {
   async function mendSequences(): Promise<string[]> {
     const [row] = await database.query<{ sequences: string[] }>(statements.mendSequences, [])
     return row?.sequences ?? []
   }
   return {
-    async publish(topic, jobSpec, options) {
-      const { priority, runAt, delaySeconds, dedupeKey, maxAttempts, onLost, expiresAt, traceparent } =
-        options
-      const values = [
-        ...[topic, jobSpec, priority, runAt, delaySeconds],
-        ...[dedupeKey, maxAttempts, onLost, expiresAt, traceparent],
-      ]
-      const insert = () => database.query<{ id: JobId }>(statements.publish, values)
+    async publish(topic, jobSpec, options, request) {
+      const values = publishValues(topic, jobSpec, options)
+      const insert = () =>
+        request === undefined
+          ? database.query<{ id: JobId; isNew: boolean }>(statements.publish, values)
+          : database.query<{ id: JobId; isNew: boolean }>(statements.publishKeyed, [
+              ...values,
+              request.key,
+              request.body,
+            ])
       const [row] = await insert().catch(async (error: unknown) => {
         if (!isTakenId(error)) throw error
         await mendSequences()
         return insert()
       })
-      if (row === undefined) throw new Error('pullgate.publish returned no row')
-      return row.id
+      if (row === undefined) throw new Error('publishing returned no row')
+      return row
     },
     async readJob(id) {
       const [row] = await database.query<JobDetail>(statements.readJob, [id])
@@ -93,6 +111,10 @@ export function createQueueStore(database: Database): QueueStore {
     },
     async upkeep() {
       await database.query(statements.upkeep, [])
+      for (let forgotten = forgetKeysMax; forgotten === forgetKeysMax;) {
+        const [row] = await database.query<{ keys: number }>(statements.forgetPublishKeys, [forgetKeysMax])
+        forgotten = row?.keys ?? 0
+      }
     },
     mendSequences,
     doctor: () => database.query<Problem>(statements.doctor, []),

@@ -22,6 +22,11 @@ export const errorTable = {
   'body-too-large': { status: 413, title: 'The body is too large' },
   'job-spec-too-large': { status: 413, title: 'The job spec is too large', sqlState: 'PL004' },
   'unsupported-media-type': { status: 415, title: 'The body is not application/json' },
+  'idempotency-key-reused': {
+    status: 422,
+    title: 'The key was used for another request',
+    sqlState: 'PL010',
+  },
   'too-many-parked': { status: 429, title: 'Too many pulls are parked' },
   internal: { status: 500, title: 'The gateway made a mistake' },
   draining: { status: 503, title: 'The gateway is shutting down' },
@@ -55,7 +60,7 @@ export type FieldError = { readonly field: string; readonly message: string }
 type Details = {
   /** What is wrong and what to do, for the client. Never text of a job spec or a token. */
   readonly detail?: string | undefined
-  readonly fields?: readonly FieldError[]
+  readonly fields?: readonly FieldError[] | undefined
   readonly retryAfterSeconds?: number
   /** Response headers that belong to this error, e.g. Allow. */
   readonly headers?: Readonly<Record<string, string>>

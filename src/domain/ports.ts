@@ -224,6 +224,9 @@ export type PublishOptions = {
   readonly traceparent?: string | undefined
 }
 
+/** Digests, as uuids: of topic and Idempotency-Key, and of the body, byte for byte. */
+export type PublishRequest = { readonly key: string; readonly body: string }
+
 export type JobDetail = {
   readonly id: JobId
   readonly topic: string
@@ -262,8 +265,16 @@ export type TopicCounts = {
 }
 
 export type QueueStore = {
-  /** `jobSpec` is JSON text, kept as it is. */
-  publish(topic: string, jobSpec: string, options: PublishOptions): Promise<JobId>
+  /**
+   * `jobSpec` is JSON text, kept as it is. `isNew` is false where no job was added: another one holds the dedupe key, or
+   * the `request` was answered before. Rejects with `idempotency-key-reused` if its key was used with another body.
+   */
+  publish(
+    topic: string,
+    jobSpec: string,
+    options: PublishOptions,
+    request?: PublishRequest,
+  ): Promise<{ readonly id: JobId; readonly isNew: boolean }>
   readJob(id: JobId): Promise<JobDetail | undefined>
   /** Counted now. */
   readTopic(name: string): Promise<(Topic & TopicCounts) | undefined>

@@ -1,23 +1,13 @@
-import { createHash } from 'node:crypto'
 import { GatewayError } from '../domain/errors.ts'
 import type { PullKey, SubscriptionId } from '../domain/types.ts'
 import { isOver } from './exchange.ts'
 import type { Exchange } from './exchange.ts'
+import { digestOf, idempotencyKeyOf } from './idempotency-key.ts'
 
-/**
- * The key of a pull, if it has one: a digest, since keys are the clients' and of any length up to 255. Throws
- * `invalid-request`.
- */
-export function pullKeyOf(header: string | undefined, subscription: SubscriptionId): PullKey | undefined {
-  if (header === undefined) return undefined
-  if (!/^[\x21-\x7e]{1,255}$/.test(header)) {
-    const message = 'must be 1 to 255 visible ASCII characters, once'
-    throw new GatewayError('invalid-request', {
-      detail: `Idempotency-Key: ${message}`,
-      fields: [{ field: 'Idempotency-Key', message }],
-    })
-  }
-  return createHash('sha256').update(`${subscription} ${header}`).digest('hex').slice(0, 32)
+/** The key of a pull, if it has one: a digest, since keys are the clients'. Throws `invalid-request`. */
+export function pullKeyOf(exchange: Exchange, subscription: SubscriptionId): PullKey | undefined {
+  const key = idempotencyKeyOf(exchange)
+  return key === undefined ? undefined : digestOf(`${subscription} ${key}`)
 }
 
 /** A pull's hold on its key, from its arrival to its end. */

@@ -1,39 +1,22 @@
 import { z } from 'zod'
 import { jobStates } from '../domain/job-states.ts'
+import {
+  anyJson,
+  idempotencyKey,
+  idText,
+  instant,
+  lease,
+  leaseSeconds,
+  offerSeconds,
+  queryBoolean,
+  queryNumber,
+  seconds,
+  text,
+  time,
+  topicName,
+} from './fields.ts'
 
 /** Every shape that goes in or out, once: types, validation and /openapi.json all come from here. */
-
-/** A whole number in a query string. */
-const queryNumber = (min: number, max: number) =>
-  z.preprocess(
-    (value) => (typeof value === 'string' && /^\d{1,9}$/.test(value) ? Number(value) : value),
-    z.int(`must be a whole number from ${min} to ${max}`).min(min).max(max),
-  )
-
-const queryBoolean = z.preprocess(
-  (value) => (value === 'true' || value === '' ? true : value === 'false' ? false : value),
-  z.boolean('must be true or false'),
-)
-
-const topicName = z
-  .string()
-  .regex(
-    /^[A-Za-z0-9][A-Za-z0-9._:-]{0,199}$/,
-    'must be 1 to 200 of A-Z a-z 0-9 . _ : - and begin with a letter or digit',
-  )
-  .meta({ id: 'TopicName', examples: ['jobs_myapp_prod'] })
-const seconds = z.number().min(0).max(31_536_000)
-const leaseSeconds = z.int().min(10).max(43_200)
-const offerSeconds = z
-  .int()
-  .min(5)
-  .max(60)
-  .nullable()
-  .describe('A job is only offered for so long, until its first heartbeat accepts it; null: it runs at once')
-const time = z.iso.datetime({ offset: true })
-const lease = z.guid().describe('The token that came with the job; it fences every later word about it')
-const anyJson = z.unknown().describe('Any JSON; kept as it is, digit for digit')
-const idText = z.string().regex(/^\d{1,19}$/, 'must be the id of a job')
 
 export const noQuery = z.strictObject({})
 
@@ -44,8 +27,8 @@ export const subscribeBody = z
     topic: topicName.optional(),
     topics: z.array(topicName).min(1).max(50).optional(),
     ack: z.enum(['auto', 'explicit']).default('auto'),
-    name: z.string().min(1).max(200).optional(),
-    leaseSeconds: leaseSeconds.default(60),
+    name: text(1, 200).optional(),
+    leaseSeconds: leaseSeconds.optional().describe('Default 60'),
     offerSeconds: offerSeconds.optional(),
     maxParked: z.int().min(1).max(1_000_000).optional(),
   })
@@ -58,6 +41,11 @@ export const subscribeBody = z
     if (typeof body.offerSeconds === 'number' && body.ack !== 'explicit') {
       const message = 'needs "ack": "explicit": an offer is accepted by a heartbeat with its lease'
       context.addIssue({ code: 'custom', path: ['offerSeconds'], message })
+    }
+    if (body.leaseSeconds !== undefined && body.ack !== 'explicit') {
+      const message =
+        'needs "ack": "explicit": with automatic acknowledgement there is no lease to renew or settle by'
+      context.addIssue({ code: 'custom', path: ['leaseSeconds'], message })
     }
   })
   .meta({ id: 'SubscribeRequest' })
@@ -103,9 +91,7 @@ const preferHeader = z
 export const waitHeaders = z.object({ Prefer: preferHeader })
 export const pullHeaders = z.object({
   Prefer: preferHeader,
-  'Idempotency-Key': z
-    .string()
-    .regex(/^[\x21-\x7e]{1,255}$/)
+  'Idempotency-Key': idempotencyKey
     .optional()
     .describe(
       'The same key again gives again what an earlier pull with it was handed. Needs explicit acknowledgement',
@@ -120,16 +106,28 @@ export const completeBody = z
     result: anyJson.optional(),
   })
   .meta({ id: 'CompleteRequest' })
-export const failBody = z
-  .strictObject({
-    lease: lease
-      .optional()
-      .describe('May be left out for a job in state delivered (automatic acknowledgement)'),
-    error: z.string().max(10_000),
-    retry: z.boolean().default(true),
-    retryAfterSeconds: seconds.optional(),
-  })
-  .meta({ id: 'FailRequest' })
+const failFields = z.strictObject({
+  lease: lease
+    .optional()
+    .describe(
+      'May be left out for a job in state delivered (automatic acknowledgement): it is not retried then',
+    ),
+  error: text(0, 10_000),
+  retry: z.boolean().optional().describe('Default true; needs the lease'),
+  retryAfterSeconds: seconds.optional().describe('Excludes "retry": false; needs the lease'),
+})
+/** What would have no effect is refused. */
+function refuseVainRetry(body: z.output<typeof failFields>, context: z.RefinementCtx): void {
+  const vain = (field: string, message: string) =>
+    context.addIssue({ code: 'custom', path: [field], message })
+  if (body.retryAfterSeconds !== undefined && body.retry === false)
+    vain('retryAfterSeconds', 'excludes "retry": false')
+  if (body.lease !== undefined) return
+  const message = 'needs the lease: without it the job is failed for good'
+  if (body.retry === true) vain('retry', message)
+  if (body.retryAfterSeconds !== undefined) vain('retryAfterSeconds', message)
+}
+export const failBody = failFields.superRefine(refuseVainRetry).meta({ id: 'FailRequest' })
 export const releaseBody = z
   .strictObject({ lease, delaySeconds: seconds.optional() })
   .meta({ id: 'ReleaseRequest' })
@@ -141,7 +139,7 @@ const withId = { id: idText }
 export const pullBody = z
   .strictObject({
     complete: z.array(completeBody.extend(withId)).max(100).default([]),
-    fail: z.array(failBody.extend(withId)).max(100).default([]),
+    fail: z.array(failFields.extend(withId).superRefine(refuseVainRetry)).max(100).default([]),
     release: z.array(releaseBody.extend(withId)).max(100).default([]),
     heartbeat: z.array(heartbeatBody.extend(withId)).max(100).default([]),
   })
@@ -184,9 +182,7 @@ export const failAnswer = z.object({ state, dueAt: time.optional() }).meta({ id:
 export const heartbeatAnswer = z
   .object({ leaseExpiresAt: time, cancel: z.object({ reason: z.string() }).nullable() })
   .meta({ id: 'HeartbeatAnswer' })
-export const cancelBody = z
-  .strictObject({ reason: z.string().max(1000).optional() })
-  .meta({ id: 'CancelRequest' })
+export const cancelBody = z.strictObject({ reason: text(0, 1000).optional() }).meta({ id: 'CancelRequest' })
 
 export const jobDetail = z
   .object({
@@ -211,7 +207,7 @@ export const jobDetail = z
     dueAt: time,
     claimedAt: time.nullable(),
     finishedAt: time.nullable(),
-    leaseExpiresAt: time.nullable(),
+    leaseExpiresAt: time.nullable().describe('While it is offered or running'),
     expiresAt: time.nullable(),
     cancel: z.object({ reason: z.string() }).nullable(),
     lastError: z.string().nullable(),
@@ -227,15 +223,20 @@ export const publishBody = z
   .strictObject({
     jobSpec: anyJson,
     priority: z.int().min(-10).max(10).optional().describe('Higher is served first; default 0'),
-    runAt: time.optional(),
+    runAt: instant.optional(),
     delaySeconds: seconds.optional(),
-    dedupeKey: z.string().min(1).max(500).optional(),
+    dedupeKey: text(1, 500).optional(),
     maxAttempts: z.int().min(1).max(100).optional(),
     onLost: z.enum(['requeue', 'orphan', 'fail']).optional(),
-    expiresAt: time.optional(),
-    traceparent: z.string().max(200).optional(),
+    expiresAt: instant.optional(),
+    traceparent: text(0, 200).optional(),
   })
   .meta({ id: 'PublishRequest' })
+export const publishHeaders = z.object({
+  'Idempotency-Key': idempotencyKey
+    .optional()
+    .describe('For 24 hours the same key and body add no other job to the topic, and get the same id'),
+})
 export const publishAnswer = z.object({ id: z.string() }).meta({ id: 'PublishAnswer' })
 
 // Topics
@@ -257,7 +258,9 @@ export const topicAnswer = z
     }),
     oldestReadySeconds: z.number().nullable(),
     parked: z.int().describe('Pulls parked on the gateway that answers'),
-    desiredExecutors: z.int().describe('ready + offered + running: a target for an autoscaler'),
+    desiredExecutors: z
+      .int()
+      .describe('offered + running, and ready unless the topic is paused: a target for an autoscaler'),
   })
   .meta({ id: 'Topic' })
 export const topicList = z

@@ -44,7 +44,7 @@ export async function createRounds({
     const response = await fetch(`${gateways[0]?.url ?? ''}/subscriptions`, {
       method: 'POST',
       headers: { 'Content-Type': 'application/json' },
-      body: JSON.stringify({ topic, ack, name, leaseSeconds }),
+      body: JSON.stringify({ topic, ack, name, ...(ack === 'explicit' ? { leaseSeconds } : {}) }),
     })
     const { id } = (await response.json()) as { id: string }
     subscriptions.set(name, id)

@@ -142,7 +142,8 @@ export function createWorker(history: History, prefix: string) {
     },
     async subscribe({ ports, plan, topic }: ExecuteOrder): Promise<string | undefined> {
       const json = {
-        ...{ topic, ack: plan.ack, leaseSeconds: plan.leaseSeconds },
+        ...{ topic, ack: plan.ack },
+        ...(plan.ack === 'explicit' ? { leaseSeconds: plan.leaseSeconds } : {}),
         ...(plan.offerSeconds === null ? {} : { offerSeconds: plan.offerSeconds }),
       }
       for (let tries = 0; tries < triesMax; tries += 1) {

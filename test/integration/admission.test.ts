@@ -62,7 +62,7 @@ test('the same name is the same subscription on every gateway, with other settin
   expect(new Set([id, ...anonymous]).size).toBe(3)
   for (const change of [
     { leaseSeconds: 60 },
-    { ack: 'auto' },
+    { ack: 'auto', leaseSeconds: undefined },
     { offerSeconds: 9 },
     { maxParked: 8 },
     { topic: 'named-other' },

@@ -12,7 +12,10 @@ async function parkedBehindProxy(topic: string, ack: 'auto' | 'explicit') {
   const proxy = await blackHoleProxy(database.url)
   const settings = { ...noBackstop, PULLGATE_LISTEN_DATABASE_URL: database.url }
   const gateway = await gatewayFor(proxy, settings)
-  const subscription = await gateway.subscribe(topic, { ack, leaseSeconds: 3600 })
+  const subscription = await gateway.subscribe(topic, {
+    ack,
+    ...(ack === 'explicit' ? { leaseSeconds: 3600 } : {}),
+  })
   const answer = gateway.pull(subscription, { wait: 50 })
   await gateway.parked(1, subscription)
   const returned = () => gateway.metric('pullgate_jobs_returned_total', { reason: 'answer_lost' })

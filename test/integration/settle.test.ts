@@ -1,4 +1,6 @@
 import { expect, test } from 'vitest'
+import { openDatabase } from '../../src/db/database.ts'
+import { createSettleStore } from '../../src/db/settle-store.ts'
 import { endLease, publish, stateOf } from '../sql/jobs.ts'
 import { useDatabase } from '../support/database.ts'
 import { noBackstop, useGateway } from '../support/gateway.ts'
@@ -210,16 +212,30 @@ test('settles in a pull: each has its status, the refused stop no other, and the
 
 test('a settle that Postgres has no place for stops none of those that share its statement', async () => {
   const jobs = [await held(), await held(), await held()]
-  const subscription = await gateway.subscribe('nul-in-a-pull')
+  const direct = openDatabase({
+    ...{ url: database.url, applicationName: 'settles', poolMax: 2, emit: () => undefined },
+    ...{ connectTimeoutMs: 10_000, statementTimeoutMs: 10_000 },
+  })
+  const { fail } = createSettleStore(direct)
   const errors = ['first, alone in its statement', 'nul: \u0000', 'with the one before']
-  const json = {
-    fail: jobs.map(({ job: { id, lease } }, n) => ({ id, lease, error: errors[n], retry: false })),
-  }
-  const answer = await gateway.pull(subscription, { max: 1, wait: 0, json })
-  const settled = answer.body.settled as { status: number }[]
-  expect(settled.map(({ status }) => status)).toEqual([200, 400, 200])
+  const settled = await Promise.allSettled(
+    jobs.map(({ job: { id, lease } }, n) => fail(id, lease, errors[n] ?? '', false, null)),
+  )
+  await direct.close()
+  expect(settled.map(({ status }) => status)).toEqual(['fulfilled', 'rejected', 'fulfilled'])
   const states = jobs.map(({ job }) => stateOf(database, job.id))
   expect(await Promise.all(states)).toEqual(['failed', 'running', 'failed'])
+})
+
+test('a pull with a settle that is not valid is refused by name, and applies none', async () => {
+  const jobs = [await held(), await held()]
+  const subscription = await gateway.subscribe('nul-in-a-pull')
+  const fail = jobs.map(({ job: { id, lease } }, n) => ({ id, lease, error: n === 1 ? '\u0000' : 'no' }))
+  const answer = await gateway.pull(subscription, { max: 1, wait: 0, json: { fail } })
+  expectProblem(answer, 400, 'invalid-request')
+  expect(answer.body.errors).toMatchObject([{ field: 'fail.1.error' }])
+  const states = jobs.map(({ job }) => stateOf(database, job.id))
+  expect(await Promise.all(states)).toEqual(['running', 'running'])
 })
 
 test('a settle of an id that no job can have is 404, as the single call is', async () => {

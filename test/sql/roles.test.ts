@@ -28,12 +28,17 @@ beforeAll(async () => {
 const publishOptions =
   'integer,timestamp with time zone,interval,text,integer,text,timestamp with time zone,text'
 const manyOptions = publishOptions.replace('interval,text', 'interval,text[]')
-const bothPublish = {
-  [`publish(text,jsonb,${publishOptions})`]: ['gateway', 'publisher'],
-  [`publish(text,text,${publishOptions})`]: ['gateway', 'publisher'],
-  [`publish_many(text,jsonb[],${manyOptions})`]: ['gateway', 'publisher'],
-  [`publish_many(text,text[],${manyOptions})`]: ['gateway', 'publisher'],
-}
+const bothPublish = Object.fromEntries(
+  [
+    ...['text', 'json', 'jsonb'].flatMap((type) => [
+      `publish(text,${type},${publishOptions})`,
+      `publish_once(text,${type},${publishOptions})`,
+    ]),
+    `publish_many(text,text[],${manyOptions})`,
+    `publish_many(topic_name,json[],${manyOptions})`,
+    `publish_many(topic_name,jsonb[],${manyOptions})`,
+  ].map((name) => [name, ['gateway', 'publisher']]),
+)
 const gatewayOnly = [
   'advance_marks(bigint[],bigint[],bigint[],timestamp with time zone,bigint,xid8,timestamp with time zone,xid8[])',
   'arm(uuid,bigint[])',
@@ -41,12 +46,15 @@ const gatewayOnly = [
   'cancel(bigint,text)',
   'claim(bigint[],uuid[],integer[],bigint[],bigint[],integer,bigint,uuid[])',
   'claim_due(integer,timestamp with time zone,bigint[],uuid[],integer[],bigint[],bigint[],integer,bigint,uuid[])',
+  'complete(bigint,json)',
+  'complete(bigint,jsonb)',
   'complete(bigint,text)',
   'confirm(bigint[],uuid[])',
   'disarm(uuid,bigint[])',
   'digest(text)',
   'doubt(bigint[],uuid[])',
   'fail(bigint,text)',
+  'forget_publish_keys(integer)',
   'give_again(uuid[],integer[])',
   'give_back(bigint[],uuid[])',
   'give_back_unheard(bigint[],uuid[],double precision)',
@@ -54,6 +62,7 @@ const gatewayOnly = [
   'join_gateway()',
   'look(bigint[],bigint[],bigint[],timestamp with time zone,integer,boolean,boolean)',
   'mend_sequences()',
+  `publish_keyed(uuid,uuid,text,text,${publishOptions})`,
   'read_job(bigint)',
   'read_subscriptions(uuid)',
   'refresh_claims(bigint[],uuid[])',
@@ -79,6 +88,7 @@ const mayCall: Record<string, string[]> = {
   ...Object.fromEntries(gatewayOnly.map((name) => [name, ['gateway']])),
   'count_jobs(bigint)': ['gateway', 'monitor'],
   'doctor()': ['gateway', 'monitor'],
+  'pending(text,smallint,boolean)': ['gateway', 'monitor'],
   'read_topics(bigint)': ['gateway', 'monitor'],
 }
 
@@ -141,6 +151,11 @@ describe('every table and view', () => {
       function_file: ['gateway select', 'monitor select'],
     })
   })
+  test('that is a domain belongs to the owner', async () => {
+    const sql = `select t.typname from pg_type t
+      where t.typnamespace = 'pullgate'::regnamespace and t.typtype = 'd' and t.typowner <> 'pullgate_owner'::regrole`
+    expect(await rows(owner, sql)).toEqual([])
+  })
   test('belongs to the owner, and no sequence is open to anyone', async () => {
     const sql = `select c.relname from pg_class c
       where c.relnamespace = 'pullgate'::regnamespace and (
@@ -155,9 +170,13 @@ describe('a publisher', () => {
   test('publishes in every way, and gets the ids', async () => {
     await publish(publisher, 'roles', { priority: 1, dedupe_key: 'k', delay: '1 hour' })
     await publish(publisher, 'brand_new')
-    expect(await value(publisher, `select pullgate.publish('roles', '{}'::jsonb)`)).toMatch(/^\d+$/)
+    for (const type of ['text', 'json', 'jsonb']) {
+      expect(await value(publisher, `select pullgate.publish('roles', '{}'::${type})`)).toMatch(/^\d+$/)
+      await rows(publisher, `select * from pullgate.publish_once('roles', '{}'::${type}, dedupe_key => 'o')`)
+    }
     await rows(publisher, `select pullgate.publish_many('roles', '{1,2}'::text[])`)
     await rows(publisher, `select pullgate.publish_many('roles', array['1'::jsonb], dedupe_keys => '{a}')`)
+    await rows(publisher, `select pullgate.publish_many('roles', array['1'::json])`)
     const inserted = `insert into pullgate.inbox (topic, job_spec) values ('roles', '1') returning id`
     expect(await value(publisher, inserted)).toMatch(/^\d+$/)
   })
@@ -167,6 +186,8 @@ describe('a publisher', () => {
     `select pullgate.subscribe('{a}', null, 'auto', 60, null)`,
     'select * from pullgate.job',
     'select * from pullgate.jobs',
+    `select * from pullgate.publish_keyed(gen_random_uuid(), gen_random_uuid(), 'a', '1')`,
+    'select pullgate.forget_publish_keys(1)',
     `insert into pullgate.job (lane_id, topic_id, state, job_spec) values (2, 1, 'ready', '1')`,
     'select pullgate.configure(create_topics => false)',
   ])('may not: %s', async (sql) => {
@@ -188,6 +209,10 @@ describe('a gateway', () => {
     const auto = await jobs.runningJob(gateway, 'gate_auto', { ack: 'auto' })
     expect(await jobs.byLease(gateway, 'confirm', [auto])).toBe(1)
     await rows(gateway, `select pullgate.complete($1)`, [auto.id])
+    await rows(gateway, `select pullgate.complete($1, '1'::json)`, [await publish(gateway, 'gate_json')])
+    const keyed = `select * from pullgate.publish_keyed(gen_random_uuid(), gen_random_uuid(), 'gate_keys', '1')`
+    await rows(gateway, keyed)
+    await rows(gateway, 'select pullgate.forget_publish_keys(1)')
     const other = await publish(gateway, 'gate')
     await rows(gateway, `select pullgate.fail($1, 'no')`, [other])
     await rows(gateway, `select pullgate.retry($1)`, [other])

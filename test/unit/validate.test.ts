@@ -89,6 +89,24 @@ describe('every field that is wrong is named, and no value is repeated', () => {
   })
 })
 
+test.each([
+  [subscribeBody, { topic: 'a', leaseSeconds: 60 }, ['leaseSeconds']],
+  [subscribeBody, { topic: 'a', offerSeconds: 15 }, ['offerSeconds']],
+  [failBody, { lease, error: '', retry: false, retryAfterSeconds: 1 }, ['retryAfterSeconds']],
+  [failBody, { error: '', retry: true, retryAfterSeconds: 1 }, ['retry', 'retryAfterSeconds']],
+  [pullBody, { fail: [{ id: '1', error: '', retryAfterSeconds: 0 }] }, ['fail.0.retryAfterSeconds']],
+  [
+    pullBody,
+    { fail: [{ id: '1', lease, error: '', retry: false, retryAfterSeconds: 0 }] },
+    ['fail.0.retryAfterSeconds'],
+  ],
+] as [z.ZodType, unknown, string[]][])(
+  'an option that would have no effect is refused: case %#',
+  (schema, value, fields) => {
+    expect(fieldsOf(refusal(schema, value))).toEqual(fields)
+  },
+)
+
 test('what is missing is said to be missing', () => {
   const { details } = refusal(releaseBody, {})
   expect(details.fields).toEqual([{ field: 'lease', message: 'is missing' }])
@@ -121,7 +139,6 @@ test('what is right comes out with its defaults', () => {
   expect(validate(subscribeBody, 'body', { topic: 'a' })).toEqual({
     topic: 'a',
     ack: 'auto',
-    leaseSeconds: 60,
   })
   expect(validate(pullBody, 'body', {})).toEqual({ complete: [], fail: [], release: [], heartbeat: [] })
   expect(validate(pullQuery, 'query', { wait: '0', max: '100' })).toEqual({ wait: 0, max: 100 })

@@ -97,7 +97,7 @@ async function runOnce(queue: QueueStore, gateway: string, signal: Promise<unkno
   for (let n = 0; n < onceJobs; n += 1) {
     const spec = specs[n % specs.length]?.text ?? ''
     const at = performance.now()
-    tally.published(await queue.publish(topics.prod, spec, {}), spec, at)
+    tally.published((await queue.publish(topics.prod, spec, {})).id, spec, at)
     if (tally.arrived === onceJobs) allArrived()
     // Slower than the executors work, so that the times show waking and not waiting.
     await new Promise((resolve) => setTimeout(resolve, 5))

@@ -44,7 +44,7 @@ export async function runLive(options: LiveOptions): Promise<number> {
       const topic = published % 5 === 4 ? topics.dev : topics.prod
       const later = published % 20 === 19 ? { delaySeconds: 1 + Math.random() * 3 } : {}
       const at = performance.now()
-      const id = await queue.publish(topic, spec, later)
+      const { id } = await queue.publish(topic, spec, later)
       // A delayed job's delay is no latency.
       if (later.delaySeconds === undefined) tally.published(id, spec, at)
       published += 1

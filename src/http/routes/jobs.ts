@@ -1,6 +1,7 @@
 import type { JobState } from '../../domain/job-states.ts'
 import type { JobDetail } from '../../domain/ports.ts'
 import type { SettleVerb } from '../../domain/types.ts'
+import { refuseIdempotencyKey } from '../idempotency-key.ts'
 import { cutJson } from '../json-text.ts'
 import { jobId, noJob, refuseUnlessOk } from '../lookup.ts'
 import { defineRoute } from '../route.ts'
@@ -81,7 +82,7 @@ export function jobRoutes(services: Services): Route[] {
       responses: { 200: { description: 'The state now', schema: failAnswer } },
       async handle({ params, body }) {
         const id = jobId(params.id)
-        const { lease = null, error, retry, retryAfterSeconds = null } = body
+        const { lease = null, error, retry = true, retryAfterSeconds = null } = body
         const { state, dueAt } = await settle(
           'fail',
           id,
@@ -126,7 +127,11 @@ export function jobRoutes(services: Services): Route[] {
       summary: 'Re-drive a failed, orphaned, cancelled or expired job',
       query: noQuery,
       responses: { 200: { description: 'The state now', schema: stateAnswer } },
-      async handle({ params }) {
+      async handle({ exchange, params }) {
+        refuseIdempotencyKey(
+          exchange,
+          'is not kept here: if the job has failed again since, it would run again',
+        )
         return { status: 200, body: { state: await settles.retry(jobId(params.id)) } }
       },
     }),

@@ -59,7 +59,7 @@ export async function settleAll(
     ...body.complete.map(({ id, lease }, index) =>
       settle('complete', id, () => settles.complete(id, lease ?? null, textOf('complete', index, 'result'))),
     ),
-    ...body.fail.map(({ id, lease, error, retry, retryAfterSeconds }) =>
+    ...body.fail.map(({ id, lease, error, retry = true, retryAfterSeconds }) =>
       settle('fail', id, () => settles.fail(id, lease ?? null, error, retry, retryAfterSeconds ?? null)),
     ),
     ...body.release.map(({ id, lease, delaySeconds }) =>

@@ -7,6 +7,7 @@ import type { Answer } from '../../dispatch/waiter.ts'
 import { headerOf, isOver } from '../exchange.ts'
 import type { Exchange } from '../exchange.ts'
 import { isReachable } from '../hand-over.ts'
+import { badKey } from '../idempotency-key.ts'
 import { ended, found, subscriptionId } from '../lookup.ts'
 import { asGatewayError } from '../problem.ts'
 import { createPullKeys, pullKeyOf, refuseIfSuperseded, superseded } from '../pull-keys.ts'
@@ -129,7 +130,7 @@ export function pullRoute(services: Services): Route {
         const fields = [{ field: 'max', message: 'is needed with settles in the body: ?max=1 to 100' }]
         throw new GatewayError('invalid-request', { detail: `max: ${fields[0]?.message ?? ''}`, fields })
       }
-      const key = pullKeyOf(headerOf(exchange.req, 'idempotency-key'), id)
+      const key = pullKeyOf(exchange, id)
       const place = key === undefined ? undefined : keys.take(key, exchange)
       const settled = settling ? await settleAll(services, body, bodyText) : undefined
       const { seconds, applied } = waitOf(headerOf(exchange.req, 'prefer'), query.wait, services.wait)
@@ -163,11 +164,7 @@ export function pullRoute(services: Services): Route {
 }
 
 function needsLeases(): GatewayError {
-  const message = 'needs a subscription with "ack": "explicit": without a lease a job cannot be given again'
-  return new GatewayError('invalid-request', {
-    detail: `Idempotency-Key: ${message}`,
-    fields: [{ field: 'Idempotency-Key', message }],
-  })
+  return badKey('needs a subscription with "ack": "explicit": without a lease a job cannot be given again')
 }
 
 /** A request pipelined behind another on its connection gets nothing before that one is answered. */

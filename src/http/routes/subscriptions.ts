@@ -1,5 +1,6 @@
 import type { SubscriptionUse } from '../../domain/ports.ts'
 import type { Subscription } from '../../domain/types.ts'
+import { refuseIdempotencyKey } from '../idempotency-key.ts'
 import { found, subscriptionId } from '../lookup.ts'
 import { defineRoute } from '../route.ts'
 import type { Route } from '../route.ts'
@@ -19,6 +20,8 @@ function present(subscription: Subscription) {
   return { id, topics: names, ack, name, leaseSeconds, offerSeconds, maxParked, createdAt }
 }
 
+const leaseSecondsDefault = 60
+
 export function subscriptionRoutes({ subscriptions, directory, dispatcher }: Services): Route[] {
   const presentUse = (use: SubscriptionUse) => ({
     ...present(use),
@@ -36,12 +39,18 @@ export function subscriptionRoutes({ subscriptions, directory, dispatcher }: Ser
       query: noQuery,
       body: subscribeBody,
       responses: { 200: { description: 'The effective settings', schema: subscriptionAnswer } },
-      async handle({ body }) {
+      async handle({ exchange, body }) {
+        if (body.name === undefined) {
+          refuseIdempotencyKey(
+            exchange,
+            'give the subscription a name instead: the same request then returns it again',
+          )
+        }
         const subscription = await subscriptions.create({
           topics: body.topics ?? [body.topic ?? ''],
           name: body.name ?? null,
           ack: body.ack,
-          leaseSeconds: body.leaseSeconds,
+          leaseSeconds: body.leaseSeconds ?? leaseSecondsDefault,
           offerSeconds: body.offerSeconds ?? null,
           maxParked: body.maxParked ?? null,
         })

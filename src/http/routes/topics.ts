@@ -1,9 +1,18 @@
 import { GatewayError } from '../../domain/errors.ts'
 import type { Topic, TopicCounts } from '../../domain/ports.ts'
+import { digestOf, idempotencyKeyOf } from '../idempotency-key.ts'
 import { cutJson } from '../json-text.ts'
 import { defineRoute, validate } from '../route.ts'
 import type { Route } from '../route.ts'
-import { noQuery, pathParams, publishAnswer, publishBody, topicAnswer, topicList } from '../schemas.ts'
+import {
+  noQuery,
+  pathParams,
+  publishAnswer,
+  publishBody,
+  publishHeaders,
+  topicAnswer,
+  topicList,
+} from '../schemas.ts'
 import type { Services } from '../services.ts'
 
 export function topicRoutes({ queue, queueCounts, dispatcher, emit }: Services): Route[] {
@@ -21,7 +30,7 @@ export function topicRoutes({ queue, queueCounts, dispatcher, emit }: Services):
       jobs: { scheduled, ready, offered, running, delivered, orphaned },
       oldestReadySeconds,
       parked: parked.get(topic.name) ?? 0,
-      desiredExecutors: ready + offered + running,
+      desiredExecutors: (topic.paused ? 0 : ready) + offered + running,
     }
   }
 
@@ -63,9 +72,17 @@ export function topicRoutes({ queue, queueCounts, dispatcher, emit }: Services):
       path: '/topics/{topic}/jobs',
       summary: 'Publish, for those who cannot reach SQL; jobSpec is kept byte for byte',
       query: noQuery,
+      headers: publishHeaders,
       body: publishBody,
-      responses: { 201: { description: 'Published', schema: publishAnswer } },
-      async handle({ params, body, bodyText }) {
+      responses: {
+        201: { description: 'Published: the job is new', schema: publishAnswer },
+        200: {
+          description:
+            'Nothing was added: an unfinished job holds the dedupeKey, or the request was answered before',
+          schema: publishAnswer,
+        },
+      },
+      async handle({ exchange, params, body, bodyText }) {
         const topic = validate(pathParams.topic, 'topic', params.topic)
         const jobSpec = cutJson(bodyText).get('jobSpec')
         if (jobSpec === undefined) throw new Error('the schema let a body without jobSpec pass')
@@ -73,9 +90,12 @@ export function topicRoutes({ queue, queueCounts, dispatcher, emit }: Services):
           const fields = [{ field: 'delaySeconds', message: 'excludes runAt' }]
           throw new GatewayError('invalid-request', { detail: 'give one of runAt and delaySeconds', fields })
         }
-        const id = await queue.publish(topic, jobSpec, body)
-        emit({ type: 'published', jobs: 1 })
-        return { status: 201, body: { id }, headers: { Location: `/jobs/${id}` } }
+        const key = idempotencyKeyOf(exchange)
+        const request =
+          key === undefined ? undefined : { key: digestOf(`${topic} ${key}`), body: digestOf(bodyText) }
+        const { id, isNew } = await queue.publish(topic, jobSpec, body, request)
+        if (isNew) emit({ type: 'published', jobs: 1 })
+        return { status: isNew ? 201 : 200, body: { id }, headers: { Location: `/jobs/${id}` } }
       },
     }),
   ]
