@@ -68,7 +68,7 @@ test('a publish over HTTP mends the sequence that gave it an id which is taken',
   const gateway = await gatewayFor(database)
   const highest = await publish(database, 'behind')
   await rows(database, `select setval('pullgate.job_id_seq', $1, false)`, [highest])
-  expect(await gateway.publish('behind')).toBe(String(Number(highest) + 1))
+  expect(Number(await gateway.publish('behind'))).toBeGreaterThan(Number(highest))
 })
 
 test('a gateway that starts moves sequences forward that are behind, and shows what was set aside', async () => {
