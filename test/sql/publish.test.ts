@@ -68,7 +68,6 @@ describe('a refusal', () => {
     ],
     ['PL004', 'a spec over the limit', publishSql(''), `"${secret.repeat(200_000)}"`],
     ['PL005', 'a priority out of range', publishSql(', priority => 11'), spec],
-    ['PL005', 'a priority that is null', publishSql(', priority => null'), spec],
     ['PL005', 'run_at with delay', publishSql(`, run_at => now(), delay => '1 s'`), spec],
     ['PL005', 'max_attempts 0', publishSql(', max_attempts => 0'), spec],
     ['PL005', 'max_attempts 101', publishSql(', max_attempts => 101'), spec],
