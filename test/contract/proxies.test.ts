@@ -22,7 +22,7 @@ const settings: Readonly<Record<ProxyName, { answer?: RegExp; idle?: RegExp; bod
   },
   Envoy: { answer: /route: \{.* timeout: (\d+)s \}/g, idle: /idle_timeout: (\d+)s/g },
   Caddy: { idle: /keepalive (\d+)s/g },
-  Traefik: { answer: /readTimeout: (\d+)s/g, idle: /idleConnTimeout: (\d+)s/g },
+  Traefik: { idle: /idleConnTimeout: (\d+)s/g },
 }
 
 describe.each(proxyNames)('the snippets of %s', (name) => {

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 
-/** A page of the documentation, for tests that hold it to what it says. */
+/** A section of a page. Its fenced blocks must not have lines that begin like a heading. */
 export function sectionOf(page: string, heading: string): string {
   const text = readFileSync(new URL(`../../${page}`, import.meta.url), 'utf8')
   const [, level = '', rest = ''] = new RegExp(`^(#+) ${heading}\\n([^]*)`, 'm').exec(text) ?? []

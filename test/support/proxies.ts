@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process'
-import { accessSync, constants, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { accessSync, constants, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import type { AddressInfo } from 'node:net'
 import { once } from 'node:events'
@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { onTestFinished } from 'vitest'
 import { until } from './http.ts'
+import { blocksOf, sectionOf } from './page.ts'
 
 /** The proxies of docs/proxies.md, run with the configuration that the page shows. */
 export const proxyNames = ['HAProxy', 'nginx', 'Envoy', 'Caddy', 'Traefik'] as const
@@ -15,41 +16,35 @@ export type ProxyName = (typeof proxyNames)[number]
 type Files = Readonly<Record<string, string>>
 type Kind = {
   readonly command: string
-  /** What is written into the proxy's folder, of the page's snippets in their order. */
+  /** What is written into the proxy's folder: the page's snippets in their order, and what they need around them. */
   readonly files: (snippets: readonly string[], folder: string) => Files
   readonly args: (folder: string) => readonly string[]
 }
-
-const [firstSnippet, secondSnippet] = [0, 1].map((at) => (snippets: readonly string[]) => {
-  const snippet = snippets[at]
-  if (snippet === undefined) throw new Error(`docs/proxies.md lacks snippet ${at + 1} of a proxy`)
-  return snippet
-}) as [(snippets: readonly string[]) => string, (snippets: readonly string[]) => string]
 
 /** Around a snippet there is only what lets the proxy run in a folder of its own, without rights. */
 const kinds: Readonly<Record<ProxyName, Kind>> = {
   HAProxy: {
     command: 'haproxy',
-    files: (snippets) => ({ 'haproxy.cfg': firstSnippet(snippets) }),
+    files: ([snippet = '']) => ({ 'haproxy.cfg': snippet }),
     args: (folder) => ['-db', '-f', join(folder, 'haproxy.cfg')],
   },
   nginx: {
     command: 'nginx',
-    files: (snippets, folder) => {
+    files: ([snippet = ''], folder) => {
       const folders = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi']
         .map((name) => `${name}_temp_path ${folder}/${name};`)
         .join(' ')
       return {
         'nginx.conf': `daemon off; master_process off; pid ${folder}/pid; error_log stderr;
           events {} http { access_log off; ${folders} include ${folder}/pullgate.conf; }`,
-        'pullgate.conf': firstSnippet(snippets),
+        'pullgate.conf': snippet,
       }
     },
     args: (folder) => ['-e', 'stderr', '-p', folder, '-c', join(folder, 'nginx.conf')],
   },
   Envoy: {
     command: 'envoy',
-    files: (snippets) => ({ 'envoy.yaml': firstSnippet(snippets) }),
+    files: ([snippet = '']) => ({ 'envoy.yaml': snippet }),
     args: (folder) => [
       '-c',
       join(folder, 'envoy.yaml'),
@@ -62,25 +57,21 @@ const kinds: Readonly<Record<ProxyName, Kind>> = {
   },
   Caddy: {
     command: 'caddy',
-    files: (snippets) => ({ Caddyfile: `{\n  admin off\n}\n${firstSnippet(snippets)}` }),
+    files: ([snippet = '']) => ({ Caddyfile: `{\n  admin off\n}\n${snippet}` }),
     args: (folder) => ['run', '--adapter', 'caddyfile', '--config', join(folder, 'Caddyfile')],
   },
   Traefik: {
     command: 'traefik',
-    files: (snippets, folder) => ({
-      'traefik.yaml': firstSnippet(snippets).replace('/etc/traefik', folder),
-      'pullgate.yaml': secondSnippet(snippets),
+    files: ([settings = '', routes = ''], folder) => ({
+      'traefik.yaml': settings.replace('/etc/traefik', folder),
+      'pullgate.yaml': routes,
     }),
     args: (folder) => [`--configFile=${join(folder, 'traefik.yaml')}`],
   },
 }
 
 /** The snippets below the proxy's heading, in order. */
-export function snippetsOf(name: ProxyName): readonly string[] {
-  const page = readFileSync(new URL('../../docs/proxies.md', import.meta.url), 'utf8')
-  const [, section = ''] = new RegExp(`^### ${name}$([^]*?)(?=^##|$(?![^]))`, 'm').exec(page) ?? []
-  return [...section.matchAll(/^```\w+\n([^]*?)^```$/gm)].map(([, snippet = '']) => snippet)
-}
+export const snippetsOf = (name: ProxyName): readonly string[] => blocksOf(sectionOf('docs/proxies.md', name))
 
 /** The program's path, or undefined where it is not on the PATH. */
 export function programOf(name: ProxyName): string | undefined {
