@@ -44,6 +44,23 @@ test('looks follow after 2, 4, 8 … 250 ms while a publisher runs, and compare 
   expect(arming.covers('a')).toBe(true)
 })
 
+test('a publisher that was open before the arm is found at most as long after its commit as it was open, and 250 ms', async () => {
+  const { claim, armed, advance, store, see, clock } = createArmingWorld()
+  await claim('a')
+  await armed()
+  const openSince = clock.now()
+  let lookedAt = openSince
+  for (let n = 0; n < 12; n += 1) {
+    while (store.look.total() === n) await advance(clock.timers()[0] ?? 1)
+    // It committed just after the look before: its wait for this one is the longest there can be.
+    expect(clock.now() - lookedAt).toBeLessThanOrEqual(Math.min(250, lookedAt - openSince + 2))
+    lookedAt = clock.now()
+    store.look.next()
+    await see(running)
+  }
+  expect(lookedAt - openSince).toBeGreaterThan(1_000)
+})
+
 test('all topics that are not fenced share a look, each with its own fence', async () => {
   const { claim, armed, advance, store, see, arming, looked } = createArmingWorld()
   await claim('a')

@@ -1,6 +1,6 @@
 import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 import { startGateway } from '../../app.ts'
 import type { Config } from '../../config.ts'
 import { openDatabase } from '../../db/database.ts'
@@ -10,6 +10,7 @@ import type { QueueStore } from '../../domain/ports.ts'
 import { firstSignal } from '../../main.ts'
 import { version } from '../../version.ts'
 import { Executor, subscribe } from './executor.ts'
+import type { DatabaseHint } from './hints.ts'
 import { runLive, topics } from './live.ts'
 import { readSpecs } from './specs.ts'
 import { Tally } from './tally.ts'
@@ -50,13 +51,7 @@ export async function demo(config: Config, { once }: { readonly once: boolean })
       const target = gateway?.url ?? url ?? ''
       return once
         ? await runOnce(queue, target, signal)
-        : await runLive({
-            queue,
-            gateway: target,
-            databaseUrl: home.url,
-            showDatabaseUrl: temporary,
-            signal,
-          })
+        : await runLive({ queue, gateway: target, database: databaseHint(config, home.url), signal })
     } finally {
       await database.close()
       await gateway?.stop('the demo ended')
@@ -65,6 +60,11 @@ export async function demo(config: Config, { once }: { readonly once: boolean })
     await home.close()
     if (parent !== undefined) rmSync(parent, { recursive: true, force: true })
   }
+}
+
+function databaseHint(config: Config, url: string): DatabaseHint {
+  if (config.DATABASE_URL !== undefined) return 'environment'
+  return config.PULLGATE_DATA_DIR === undefined ? { url } : { dataDir: resolve(config.PULLGATE_DATA_DIR) }
 }
 
 /** One run shares neither data nor port with another. The account that runs Postgres may enter it. */

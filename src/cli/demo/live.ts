@@ -2,6 +2,8 @@ import { asError } from '../../domain/errors.ts'
 import type { QueueStore } from '../../domain/ports.ts'
 import { Executor, subscribe } from './executor.ts'
 import type { Pulled } from './executor.ts'
+import { hintsFor } from './hints.ts'
+import type { DatabaseHint } from './hints.ts'
 import { readSpecs } from './specs.ts'
 import { Tally } from './tally.ts'
 
@@ -11,9 +13,7 @@ const remembered = 2_000
 type LiveOptions = {
   readonly queue: QueueStore
   readonly gateway: string
-  readonly databaseUrl: string
-  /** Only that of a throw-away server of our own may be printed: it carries the password. */
-  readonly showDatabaseUrl: boolean
+  readonly database: DatabaseHint
   readonly signal: Promise<unknown>
 }
 
@@ -25,7 +25,7 @@ export async function runLive(options: LiveOptions): Promise<number> {
   const stop = new AbortController()
   const prod = await subscribe(gateway, { topic: topics.prod, name: 'demo-prod', ack: 'explicit' })
   const dev = await subscribe(gateway, { topic: topics.dev, name: 'demo-dev', ack: 'auto' })
-  printWhatToTry(options)
+  console.log(hintsFor(gateway, options.database))
 
   const executors = [prod, prod, prod, dev].map((id) =>
     new Executor(gateway, id, stop.signal).run(async (job, executor) => {
@@ -96,22 +96,4 @@ async function repeat(ms: number, signal: AbortSignal, run: () => Promise<void>)
       }
     })
   }
-}
-
-function printWhatToTry({ gateway, databaseUrl, showDatabaseUrl }: LiveOptions): void {
-  const database = showDatabaseUrl ? databaseUrl : '$DATABASE_URL'
-  console.log(`
-gateway   ${gateway}
-metrics   ${gateway}/metrics
-topics    ${gateway}/topics
-API       ${gateway}/openapi.json
-
-Publish with SQL, pull with HTTP, in another terminal:
-
-  psql '${database}' -c "select pullgate.publish('jobs_mine', '{\\"hello\\": \\"world\\"}')"
-  id=$(curl -s ${gateway}/subscriptions -H 'Content-Type: application/json' -d '{"topic":"jobs_mine"}' | grep -o '"id":"[^"]*' | cut -c7-)
-  curl -s -X PATCH ${gateway}/subscriptions/$id
-
-Ctrl-C stops.
-`)
 }
