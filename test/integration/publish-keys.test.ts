@@ -1,4 +1,6 @@
 import { expect, test } from 'vitest'
+import { openDatabase } from '../../src/db/database.ts'
+import { createQueueStore } from '../../src/db/queue-store.ts'
 import { publish, rows } from '../sql/jobs.ts'
 import { useDatabase, waitsForLock } from '../support/database.ts'
 import { gatewayFor, useGateway } from '../support/gateway.ts'
@@ -125,6 +127,24 @@ test('a key is free again when upkeep has forgotten it, a day later', async () =
   const second = await post('day', { key: 'k' })
   expect(second.status).toBe(201)
   expect(second.body).not.toEqual(first.body)
+})
+
+test('upkeep forgets all keys of more than a day ago, however many', async () => {
+  const direct = openDatabase({
+    ...{ url: database.url, applicationName: 'upkeep', poolMax: 2, emit: () => undefined },
+    ...{ connectTimeoutMs: 30_000, statementTimeoutMs: 60_000 },
+  })
+  await rows(database, 'delete from pullgate.publish_key')
+  await rows(
+    database,
+    `insert into pullgate.publish_key (key, request, created_at)
+      select gen_random_uuid(), gen_random_uuid(), clock_timestamp() - make_interval(hours => 23 + 2 * (n % 2))
+        from generate_series(1, 40001) n`,
+  )
+  await createQueueStore(direct).upkeep()
+  await direct.close()
+  expect(await database.value('select count(*)::int from pullgate.publish_key')).toBe(20_000)
+  await rows(database, 'delete from pullgate.publish_key')
 })
 
 test('no body and no key is kept in the clear', async () => {

@@ -107,7 +107,7 @@ describe('upkeep', () => {
     await upkeep()
     expect(await kept()).toEqual(ids.slice(0, 2))
     await rows(one, 'select pullgate.configure(history_days => 14)')
-    expect((await refusal(one, 'select pullgate.configure(history_days => 31)')).code).toBe('23514')
+    expect((await refusal(one, 'select pullgate.configure(history_days => 31)')).code).toBe('PL005')
   })
   test('never empties the slot that takes rows now, whatever an earlier turn of the ring left in it', async () => {
     const old = await finished(32)

@@ -42,6 +42,16 @@ test('only our own errors say more than their title', () => {
   expect(toGatewayError(fromServer('23505')).details.detail).toBeUndefined()
 })
 
+test('an error of ours that names an argument names the field', () => {
+  const error = fromServer('PL005', 'Stay before the year 10000.')
+  error.column = 'run_at'
+  const fields = [{ field: 'runAt', message: 'Stay before the year 10000.' }]
+  expect(toGatewayError(error).details.fields).toEqual(fields)
+  error.column = 'Idempotency-Key'
+  expect(toGatewayError(error).details.fields).toMatchObject([{ field: 'Idempotency-Key' }])
+  expect(toGatewayError(fromServer('PL006')).details.fields).toBeUndefined()
+})
+
 test('an error that has a place in the table keeps it', () => {
   const error = new GatewayError('lease-lost')
   expect(toGatewayError(error)).toBe(error)
