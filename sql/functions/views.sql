@@ -56,16 +56,17 @@ returns table (id bigint, name text, paused boolean, max_attempts integer, on_lo
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
-  select k.id, k.name, coalesce(t.paused, false), coalesce(t.max_attempts, 5), coalesce(t.on_lost, 'requeue')
+  select coalesce(t.id, l.topic_id), coalesce(t.name, l.topic), coalesce(t.paused, false), coalesce(t.max_attempts, 5),
+      coalesce(t.on_lost, 'requeue')
     from (
-      select l.topic_id as id, l.topic as name from pullgate.lane l
+      select distinct l.topic_id, l.topic from pullgate.lane l
         where l.topic_id between coalesce(p_topic, '-9223372036854775808') and coalesce(p_topic, '9223372036854775807')
-      union
-      select t.id, t.name from pullgate.topic t
+    ) l
+    full join (
+      select * from pullgate.topic t
         where t.id between coalesce(p_topic, '-9223372036854775808') and coalesce(p_topic, '9223372036854775807')
-    ) k
-    left join pullgate.topic t on t.id = any (array[k.id])
-    order by k.name
+    ) t on t.id = l.topic_id
+    order by 2
 $$;
 
 create or replace view pullgate.topics as

@@ -3,8 +3,9 @@ import { beforeAll, describe, expect, test } from 'vitest'
 import { fillCrowd, tables } from '../support/crowd.ts'
 import { useDatabase } from '../support/database.ts'
 import type { TestDatabase } from '../support/database.ts'
-import { besideCrowd, calls, entries, openWorld } from './calls.ts'
-import type { Call, World } from './calls.ts'
+import { calls, entries } from './calls.ts'
+import { besideCrowd, openWorld } from './calls/call.ts'
+import type { Call, World } from './calls/call.ts'
 
 /**
  * No statement reads more because of what the statistics say. Every function and view of the schema is called beside a
@@ -22,7 +23,7 @@ const sizes = ({ readsAll }: Call) => (readsAll === undefined ? [1, 100] : [1])
  * session, where a probe of an index may take the place of a hash table.
  */
 const allowed = ({ isView }: Call, honest: number, size: number) =>
-  (isView === true ? 10 : 1) * honest + 50 + 3 * size
+  (isView === true ? 10 : 1.25) * honest + 50 + 3 * size
 
 async function buffersOf(session: pg.Client, world: World, call: Call, size: number): Promise<number> {
   // What earlier calls have left would be claimed, looked at and counted by this one.
@@ -93,14 +94,26 @@ const withoutAutovacuum = (database: TestDatabase) =>
   onAllTables(database, (table) => `alter table ${table} set (autovacuum_enabled = off)`)
 
 let honest: Buffers
+let world: World
 const honestly = useDatabase()
 beforeAll(async () => {
   await withoutAutovacuum(honestly)
   await fillCrowd(honestly)
-  const world = await besideCrowd(await openWorld(honestly))
+  world = await besideCrowd(await openWorld(honestly))
   await honestly.query('vacuum analyze')
   honest = await countAll(await session(honestly), world)
 }, 600_000)
+
+/** The calls that read more than is allowed, and how much. */
+function worse(counted: Buffers | undefined): string[] {
+  return calls.flatMap((call) =>
+    sizes(call).flatMap((size) => {
+      const name = `${call.name}, ${size}`
+      const [buffers = NaN, honestly = NaN] = [counted?.get(name), honest.get(name)]
+      return buffers <= allowed(call, honestly, size) ? [] : [`${name}: ${buffers}, honestly ${honestly}`]
+    }),
+  )
+}
 
 test('every function and view of the schema has an entry', async () => {
   const found = await honestly.query<{ name: string }>(
@@ -113,12 +126,13 @@ test('every function and view of the schema has an entry', async () => {
   }
 })
 
+// Those that look for a job by its id in all of the 32 days of history, up to four times, read 120.
 test('with true statistics a call reads a bounded number of pages for each element', () => {
   const bounded = calls.filter(({ readsAll }) => readsAll === undefined)
   const counts = bounded.flatMap(({ name }) =>
     [1, 100].map((size) => ({ name, size, buffers: honest.get(`${name}, ${size}`) ?? NaN })),
   )
-  expect(counts.filter(({ size, buffers }) => !(buffers <= 50 + 100 * size))).toEqual([])
+  expect(counts.filter(({ size, buffers }) => !(buffers <= 50 + 150 * size))).toEqual([])
 })
 
 describe.each(Object.entries(hostile))('%s', (_, arrange) => {
@@ -139,14 +153,17 @@ describe.each(Object.entries(hostile))('%s', (_, arrange) => {
   test.each(['planned before', 'planned after'])(
     'no call reads more than it has to, %s the crowd came',
     (planned) => {
-      const worse = calls.flatMap((call) =>
-        sizes(call).flatMap((size) => {
-          const name = `${call.name}, ${size}`
-          const [buffers = NaN, honestly = NaN] = [counted[planned]?.get(name), honest.get(name)]
-          return buffers <= allowed(call, honestly, size) ? [] : [`${name}: ${buffers}, honestly ${honestly}`]
-        }),
-      )
-      expect(worse).toEqual([])
+      expect(worse(counted[planned])).toEqual([])
     },
   )
 })
+
+test('no function reads more than it has to for a role with other planner settings', async () => {
+  const odd = await session(honestly)
+  await odd.query(`
+    set enable_indexscan = off; set enable_indexonlyscan = off; set enable_nestloop = off; set enable_sort = off;
+    set random_page_cost = 1000; set cpu_index_tuple_cost = 10; set plan_cache_mode = force_custom_plan`)
+  const counted = await countAll(odd, await besideCrowd(world))
+  const views = calls.filter(({ isView }) => isView === true).map(({ name }) => name)
+  expect(worse(counted).filter((name) => !views.some((view) => name.startsWith(view)))).toEqual([])
+}, 600_000)
