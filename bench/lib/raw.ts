@@ -54,3 +54,17 @@ export async function completeRaw(client: pg.Client, jobs: readonly RawJob[]): P
     values: [jobs.map(({ id }) => id), jobs.map(({ lease }) => lease), jobs.map(() => null)],
   })
 }
+
+export async function heartbeatRaw(client: pg.Client, jobs: readonly RawJob[]): Promise<void> {
+  await client.query({
+    name: 'raw_heartbeat',
+    text: 'select count(*) from pullgate.heartbeats($1::bigint[], $2::uuid[], $3::integer[], $4::text[])',
+    // Longer than the lease, as those of executors are that renew what is left of it.
+    values: [
+      jobs.map(({ id }) => id),
+      jobs.map(({ lease }) => lease),
+      jobs.map(() => 90),
+      jobs.map(() => null),
+    ],
+  })
+}

@@ -63,9 +63,6 @@ create or replace function pullgate.run_due(
 )
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set jit = off
-set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_now timestamptz := clock_timestamp();
@@ -170,9 +167,6 @@ returns table (
 )
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set jit = off
-set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_durable text := current_setting('synchronous_commit');
@@ -213,6 +207,7 @@ declare
   v_setting pullgate.setting;
   v_today integer := floor(extract(epoch from clock_timestamp()) / 86400);
   v_filled boolean;
+  v_holding uuid[];
   v_dropped integer := 0;
   v_ended integer;
 begin
@@ -220,6 +215,10 @@ begin
     return 0;
   end if;
   select * into v_setting from pullgate.setting;
+  -- Read once, whatever the planner thinks of their number: it could look at all held jobs for each subscription.
+  v_holding := array(
+    select distinct j.subscription_id from pullgate.job j
+      where j.lease_check_at is not null and j.subscription_id is not null);
   with idle as (
     update pullgate.subscription s set ended_at = clock_timestamp()
     where s.id = any (array(
@@ -227,7 +226,7 @@ begin
         where i.ended_at is null
           and greatest(i.created_at, i.last_pull_at)
             < clock_timestamp() - make_interval(days => v_setting.subscription_idle_days)
-          and not exists (select from pullgate.job j where j.lease_check_at is not null and j.subscription_id = i.id)
+          and i.id <> all (v_holding)
         -- One that is being pulled from at this moment is not idle.
         for update skip locked))
     returning s.id

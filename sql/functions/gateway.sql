@@ -54,9 +54,6 @@ create or replace function pullgate.lock_unconfirmed(p_gateways integer[], p_bef
 returns setof pullgate.job
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set jit = off
-set plan_cache_mode = force_generic_plan
 as $$
 declare
   -- Of a variable the index makes a bound; with the function in its place it would walk what was confirmed long ago.
@@ -66,7 +63,8 @@ begin
     select j.* from pullgate.job j
       where j.unconfirmed and j.gateway_id = any (p_gateways)
         and j.claimed_at > v_after and j.claimed_at <= p_before
-      order by j.id
+      -- Not j.id alone: that would be an index to walk from end to end.
+      order by j.id + 0
       for update;
 end
 $$;
@@ -77,18 +75,16 @@ create or replace function pullgate.forget_gateways(p_gateways integer[])
 returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set jit = off
-set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_after timestamptz := clock_timestamp() - interval '2 minutes';
 begin
   delete from pullgate.gateway g
-    where g.id in (select d.id from pullgate.gateway d where d.id = any (p_gateways) order by d.id for update)
+    where g.id = any (array(select d.id from pullgate.gateway d where d.id = any (p_gateways) order by d.id for update))
       and not exists (
         select from pullgate.job j
-          where j.unconfirmed and j.gateway_id = g.id and j.claimed_at > v_after);
+          where j.unconfirmed and j.gateway_id = g.id and j.claimed_at > v_after
+          offset 0);
 end
 $$;
 
@@ -99,9 +95,6 @@ create or replace function pullgate.bury(p_gateways integer[])
 returns integer
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set jit = off
-set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_dead integer[] := array(select g.id from unnest(p_gateways) as g (id) where pullgate.is_unlocked(g.id));
@@ -125,9 +118,6 @@ create or replace function pullgate.retire(p_gateways integer[], p_heir integer,
 returns integer
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set jit = off
-set plan_cache_mode = force_generic_plan
 as $$
 declare
   v record;
@@ -158,11 +148,6 @@ create or replace function pullgate.refresh_claims(p_ids bigint[], p_leases uuid
 returns table (lease uuid, lease_ends_at timestamptz)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
-set jit = off
-set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_now timestamptz := clock_timestamp();
@@ -172,7 +157,7 @@ begin
         claimed_at = v_now,
         lease_ends_at = j.lease_ends_at + (v_now - j.claimed_at),
         lease_check_at = j.lease_check_at + (v_now - j.claimed_at)
-      where j.id in (select c.id from pullgate.lock_claims(p_ids, p_leases) c where c.unconfirmed)
+      where j.id = any (array(select c.id from pullgate.lock_claims(p_ids, p_leases) c where c.unconfirmed))
       returning j.lease, j.lease_ends_at;
 end
 $$;
@@ -206,11 +191,6 @@ create or replace function pullgate.give_back_unheard(
 returns integer
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
-set jit = off
-set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_now timestamptz := clock_timestamp();

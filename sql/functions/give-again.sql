@@ -30,11 +30,6 @@ returns table (
 )
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
-set jit = off
-set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_now timestamptz := clock_timestamp();
@@ -67,7 +62,7 @@ begin
         j.attempts + (j.unaccepted > 0)::integer, j.deliveries > 1, j.created_at, j.traceparent, j.job_spec
       from again j
       join unnest(p_keys) with ordinality as k (key, pull) on k.key = j.pull_key
-      left join pullgate.subscription s on s.id = j.subscription_id
+      left join pullgate.subscription s on s.id = any (array[j.subscription_id])
       order by k.pull, j.claimed_at, j.priority desc, j.lane_id & 1 desc, j.seq;
 end
 $$;

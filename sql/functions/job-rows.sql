@@ -29,9 +29,6 @@ create or replace function pullgate.lock_jobs(p_ids bigint[])
 returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set jit = off
-set plan_cache_mode = force_generic_plan
 as $$
 begin
   perform set_config('lock_timeout', '200ms', true);
@@ -58,11 +55,6 @@ create or replace function pullgate.finish_all(
 returns bigint[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
-set jit = off
-set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_now timestamptz := clock_timestamp();
@@ -79,7 +71,7 @@ begin
       order by g.id, g.position
   ), gone as (
     delete from pullgate.job j using given g
-      where j.id = g.id
+      where j.id = any (array[g.id])
         and (p_leases is null or j.lease = g.lease and j.state = 'running' and j.settled is null)
       returning j.*, g.result
   ), moved as (

@@ -1,6 +1,4 @@
 -- Looking without claiming: what is ready, what falls due, what has ended.
---
--- ready_topics and next_due are for functions that have set how to plan, which holds in here as well.
 
 -- Which of the topics have a ready job above their lanes' marks that has been claimable for p_ready_ms; with 0 whatever
 -- a claim would see. By plain read: a job that another claim has locked counts until that commits.
@@ -28,8 +26,9 @@ begin
                 and (j.expires_at is null or j.expires_at > v_now)
                 and (p_ready_ms = 0 or j.due_at <= v_now - make_interval(secs => p_ready_ms / 1000.0))
               order by j.seq limit 1) as head
-          where l.topic_id = t.id)
-        and not exists (select from pullgate.topic p where p.id = t.id and p.paused));
+          where l.topic_id = t.id
+          offset 0)
+        and not exists (select from pullgate.topic p where p.id = t.id and p.paused offset 0));
 end
 $$;
 
@@ -97,9 +96,6 @@ create or replace function pullgate.look(
 )
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set jit = off
-set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_now timestamptz := clock_timestamp();

@@ -50,9 +50,6 @@ create or replace function pullgate.advance_marks(
 )
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set jit = off
-set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_snapshot pg_snapshot := pg_current_snapshot();
@@ -105,11 +102,6 @@ create or replace function pullgate.reseat(
 )
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
-set jit = off
-set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_now timestamptz := case when pg_current_xact_id() is not null then clock_timestamp() end;
@@ -130,7 +122,7 @@ begin
         select i.id, nextval('pullgate.job_seq') as seq
           from (select r.id from pullgate.job r where r.id = any (v_ids) order by r.seq) i
       ) s
-      where j.id = s.id
+      where j.id = any (array[s.id])
       returning j.topic_id
   )
   select coalesce(array_agg(distinct s.topic_id), '{}') into topics from seated s;

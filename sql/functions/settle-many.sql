@@ -2,8 +2,6 @@
 -- same length; a row per element, in the order given. What is named twice is settled once.
 --
 -- Locks: the jobs in the order of their ids, whatever is then said of each; then history rows in that order.
--- The settings keep a plan that was made for a few jobs in an empty table from scanning a full one, and from being made
--- anew for each length of the arrays, which costs more than running it.
 
 -- settle_complete for many. Jobs that run under the given leases move to history in one statement; the others
 -- are looked at one by one.
@@ -11,9 +9,6 @@ create or replace function pullgate.settle_completes(p_ids bigint[], p_leases uu
 returns table (status text, state text)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set jit = off
-set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_moved bigint[];
@@ -57,9 +52,6 @@ create or replace function pullgate.settle_fails(
 returns table (status text, state text, due_at timestamptz)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set jit = off
-set plan_cache_mode = force_generic_plan
 as $$
 begin
   if cardinality(p_ids) > 1 then
@@ -82,9 +74,6 @@ create or replace function pullgate.settle_releases(p_ids bigint[], p_leases uui
 returns table (status text, state text, due_at timestamptz)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set jit = off
-set plan_cache_mode = force_generic_plan
 as $$
 begin
   if cardinality(p_ids) > 1 then
@@ -111,10 +100,6 @@ create or replace function pullgate.heartbeats(
 returns table (status text, lease_ends_at timestamptz, cancel_reason text, lease_seconds integer)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set jit = off
-set enable_mergejoin = off
-set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_now timestamptz;
@@ -135,8 +120,8 @@ begin
     select e.*, w.seconds, v_now + make_interval(secs => w.seconds) as ends_at
       from unnest(p_ids, p_leases, p_lease_seconds, p_progress) with ordinality
           as e (id, lease, lease_seconds, progress, position)
-      join pullgate.job j on j.id = e.id
-      left join pullgate.subscription s on s.id = j.subscription_id
+      join pullgate.job j on j.id = any (array[e.id])
+      left join pullgate.subscription s on s.id = any (array[j.subscription_id])
       cross join lateral (select coalesce(e.lease_seconds, s.lease_seconds, 60) as seconds) w
   ), renewed as (
     -- As in heartbeat.
@@ -145,7 +130,7 @@ begin
         lease_ends_at = a.ends_at, lease_check_at = case j.state when 'offered' then a.ends_at else j.lease_check_at end,
         progress = coalesce(a.progress, j.progress)
       from asked a
-      where j.id = a.id and j.lease = a.lease and j.settled is null and j.state in ('offered', 'running')
+      where j.id = any (array[a.id]) and j.lease = a.lease and j.settled is null and j.state in ('offered', 'running')
         -- By id, not by the index of all that run.
         and coalesce(j.lease_check_at, 'infinity') <= a.ends_at
       returning a.position, a.seconds, j.lease_ends_at, j.cancel_reason

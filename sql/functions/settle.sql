@@ -164,7 +164,7 @@ declare
   v record;
   v_seconds integer := coalesce(
     p_lease_seconds,
-    (select s.lease_seconds from pullgate.job j join pullgate.subscription s on s.id = j.subscription_id
+    (select s.lease_seconds from pullgate.job j join pullgate.subscription s on s.id = any (array[j.subscription_id])
       where j.id = p_id),
     60);
   v_ends_at timestamptz := clock_timestamp() + make_interval(secs => v_seconds);
@@ -178,7 +178,8 @@ begin
       lease_ends_at = v_ends_at, lease_check_at = case j.state when 'offered' then v_ends_at else j.lease_check_at end,
       progress = coalesce(p_progress, j.progress)
     where j.id = p_id and j.lease = p_lease and j.settled is null and j.state in ('offered', 'running')
-      and j.lease_check_at <= v_ends_at
+      -- By id, not by the index of all that run.
+      and coalesce(j.lease_check_at, 'infinity') <= v_ends_at
     returning j.cancel_reason into heartbeat.cancel_reason;
   if found then
     return;

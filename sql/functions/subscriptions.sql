@@ -70,7 +70,7 @@ begin
       select j.id, j.lease from pullgate.job j
         where j.lease_check_at is not null and j.subscription_id = p_id and j.state in ('offered', 'running')
           and not j.auto_ack
-        order by j.id
+        order by j.id + 0
     loop
       perform pullgate.end_hold(v_held.id, 'released');
     end loop;
@@ -97,12 +97,22 @@ returns table (
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
-  select s.id, s.name, s.topics, s.ack, s.lease_seconds, s.max_parked, s.created_at, s.last_pull_at, s.ended_at, (
-      select count(*) from pullgate.job j
-        where j.lease_check_at is not null and j.subscription_id = s.id
-          and j.state in ('offered', 'running'))::integer, s.offer_seconds
+  -- Counted once, in one value: a join of the counts would be a matter of estimates.
+  with held as materialized (
+    select jsonb_object_agg(c.id, c.jobs) as by_id
+      from (
+        select j.subscription_id as id, count(*) as jobs from pullgate.job j
+          where j.lease_check_at is not null and j.subscription_id is not null and j.state in ('offered', 'running')
+            and (p_id is null or j.subscription_id = p_id)
+          group by j.subscription_id) c
+  )
+  select s.id, s.name, s.topics, s.ack, s.lease_seconds, s.max_parked, s.created_at, s.last_pull_at, s.ended_at,
+      coalesce(((select h.by_id from held h) ->> s.id::text)::integer, 0), s.offer_seconds
     from pullgate.subscription s
-    where case when p_id is null then s.ended_at is null else s.id = p_id end
+    -- One or all, by one bound of the index.
+    where s.id between coalesce(p_id, '00000000-0000-0000-0000-000000000000')
+        and coalesce(p_id, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+      and (p_id is not null or s.ended_at is null)
     order by s.created_at, s.id
     limit 1000
 $$;
@@ -114,10 +124,10 @@ language sql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
   update pullgate.subscription s set last_pull_at = clock_timestamp()
-    where s.id in (
+    where s.id = any (array(
       select t.id from pullgate.subscription t
         where t.id = any (p_ids) and t.last_pull_at is distinct from clock_timestamp()
           and (t.last_pull_at is null or t.last_pull_at < clock_timestamp() - interval '1 minute')
         order by t.id
-        for update)
+        for update))
 $$;

@@ -75,7 +75,7 @@ begin
     into lane_id, topic_id, max_attempts, on_lost, job_spec_max_bytes
     from pullgate.setting s
     left join pullgate.lane l on l.topic = p_topic and l.priority = p_priority
-    left join pullgate.topic t on t.id = l.topic_id
+    left join pullgate.topic t on t.id = any (array[l.topic_id])
     limit 1;
   if lane_id is null then
     perform pullgate.check_topic_name(p_topic);

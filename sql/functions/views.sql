@@ -40,7 +40,8 @@ as $$
     select distinct twin.id, l.topic_id
       from pullgate.lane l
       cross join lateral (values (l.id), (l.id | 1)) as twin (id)
-      where p_topic is null or l.topic_id = p_topic
+      -- One topic or all, by one bound of the index.
+      where l.topic_id between coalesce(p_topic, '-9223372036854775808') and coalesce(p_topic, '9223372036854775807')
   )
   select l.topic_id, 'ready', sum(c.jobs)::bigint, min(c.oldest_due_at)
     from lane l
@@ -59,7 +60,9 @@ as $$
     where j.lease_check_at is not null and (p_topic is null or j.topic_id = p_topic) group by j.topic_id, j.state
   union all
   select j.topic_id, 'orphaned', count(*), null from pullgate.job j
-    where j.state = 'orphaned' and (p_topic is null or j.topic_id = p_topic) group by j.topic_id
+    where j.state = 'orphaned'
+      and j.topic_id between coalesce(p_topic, '-9223372036854775808') and coalesce(p_topic, '9223372036854775807')
+    group by j.topic_id
 $$;
 
 -- Every topic with its settings.
@@ -68,14 +71,17 @@ returns table (id bigint, name text, paused boolean, max_attempts integer, on_lo
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
-  select k.id, k.name, coalesce(t.paused, false), coalesce(t.max_attempts, 5), coalesce(t.on_lost, 'requeue')
+  select coalesce(t.id, l.topic_id), coalesce(t.name, l.topic), coalesce(t.paused, false), coalesce(t.max_attempts, 5),
+      coalesce(t.on_lost, 'requeue')
     from (
-      select l.topic_id as id, l.topic as name from pullgate.lane l where p_topic is null or l.topic_id = p_topic
-      union
-      select t.id, t.name from pullgate.topic t where p_topic is null or t.id = p_topic
-    ) k
-    left join pullgate.topic t on t.id = k.id
-    order by k.name
+      select distinct l.topic_id, l.topic from pullgate.lane l
+        where l.topic_id between coalesce(p_topic, '-9223372036854775808') and coalesce(p_topic, '9223372036854775807')
+    ) l
+    full join (
+      select * from pullgate.topic t
+        where t.id between coalesce(p_topic, '-9223372036854775808') and coalesce(p_topic, '9223372036854775807')
+    ) t on t.id = l.topic_id
+    order by 2
 $$;
 
 create or replace view pullgate.topics as

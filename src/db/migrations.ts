@@ -4,6 +4,8 @@ import type { Client, PoolClient } from 'pg'
 
 /** `sql/`, seen from src/db as well as from dist/db. */
 const sqlDir = new URL('../../sql/', import.meta.url)
+/** Sets the planner settings of all functions, so it comes once more after every change. */
+const plannerFile = 'planner.sql'
 
 export type SqlFile = { readonly name: string; readonly checksum: string; readonly text: string }
 export type Migration = SqlFile & { readonly revision: number; readonly breaking: boolean }
@@ -156,7 +158,11 @@ async function migrateLocked(client: Client, files: SqlFiles): Promise<MigrateRe
     )
     applied.push(`functions/${file.name}`)
   }
-  // Functions are executable by everyone unless told otherwise.
-  if (applied.length > 0) await client.query('revoke all on all functions in schema pullgate from public')
+  if (applied.length > 0) {
+    // Functions are executable by everyone unless told otherwise.
+    await client.query('revoke all on all functions in schema pullgate from public')
+    // A function that was replaced has lost them.
+    for (const { name, text } of files.functions) if (name === plannerFile) await client.query(text)
+  }
   return { revision: (await checkSchema(client, files)).revision, applied }
 }
