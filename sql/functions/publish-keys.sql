@@ -24,9 +24,6 @@ create or replace function pullgate.publish_keyed(
 )
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set jit = off
-set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_known pullgate.publish_key;
@@ -58,13 +55,6 @@ create or replace function pullgate.forget_publish_keys(p_limit integer)
 returns integer
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set enable_bitmapscan = off
-set enable_sort = off
-set enable_hashjoin = off
-set enable_mergejoin = off
-set jit = off
-set plan_cache_mode = force_generic_plan
 as $$
 declare
   -- Of a variable the index makes a bound.

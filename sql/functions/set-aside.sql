@@ -53,9 +53,6 @@ create or replace function pullgate.change_all(p_ids bigint[], p_state text)
 returns integer
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set jit = off
-set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_half integer := cardinality(p_ids) / 2;
@@ -149,11 +146,6 @@ create or replace function pullgate.set_aside_unreadable(
 returns integer
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
-set jit = off
-set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_lane bigint;
@@ -198,8 +190,6 @@ create or replace function pullgate.mend_sequences()
 returns text[]
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set jit = off
 as $$
 declare
   v_name text;
@@ -227,8 +217,6 @@ create or replace function pullgate.sequences_behind()
 returns table (name text, last bigint, highest bigint)
 language sql volatile
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set jit = off
 as $$
   select 'pullgate.job_id_seq', s.last, r.highest
     from (select case when q.is_called then q.last_value else q.last_value - 1 end as last from pullgate.job_id_seq q) s
@@ -264,8 +252,6 @@ create or replace function pullgate.doctor()
 returns table (problem text, things integer, detail text)
 language sql volatile security definer
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set jit = off
 as $$
   select 'jobs-set-aside', count(*)::integer,
       string_agg('job ' || a.id || ' ' || a.last_error, '; ' order by a.id) filter (where a.position <= 5)

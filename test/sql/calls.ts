@@ -1,5 +1,6 @@
 import type { Call, Entry } from './calls/call.ts'
 import { claims } from './calls/handing-out.ts'
+import { keeping } from './calls/keeping.ts'
 import { publishing, subscriptions } from './calls/publishing.ts'
 import { readings } from './calls/reading.ts'
 import { outcomes, settles } from './calls/settling.ts'
@@ -22,10 +23,14 @@ export const entries: Record<string, Entry> = {
     ...outcomes,
     ...subscriptions,
     ...readings,
+    ...keeping,
   },
   ...helperOf('publish', 'use_lane', 'announce_topic', 'notify'),
   ...helperOf('inbox', 'inbox_insert'),
-  ...helperOf('give_back', 'undo_claim', 'lock_claims', 'job_wakes'),
+  ...helperOf('give_back', 'undo_claim', 'lock_claims', 'job_wakes', 'end_hold'),
+  ...helperOf('confirm', 'change_all'),
+  ...helperOf('set_aside_unreadable', 'set_aside'),
+  ...helperOf('mend_sequences', 'sequences_behind'),
   ...helperOf('settle_completes', 'lock_jobs', 'lock_job', 'finish_all', 'settle_complete'),
   ...helperOf('settle_fails', 'settle_fail', 'finish', 'come_back'),
   ...helperOf('settle_releases', 'settle_release'),
@@ -46,15 +51,17 @@ export const entries: Record<string, Entry> = {
     'digest',
     'topic_id',
   ),
-  ...noRows('a value of its arguments', 'day_slot', 'is_json', 'due_instant'),
+  ...noRows('a value of its arguments', 'day_slot', 'is_json', 'due_instant', 'is_of_row', 'pending'),
   ...noRows(
     'a check of its arguments',
     'check_options',
     'check_text_options',
     'check_job_spec',
     'check_topic_name',
+    'check_instant',
+    'check_setting',
   ),
-  ...noRows('an error', 'already_ended'),
+  ...noRows('an error', 'already_ended', 'refuse_retry'),
   ...noRows('a notification', 'wake'),
   ...noRows('a lock', 'is_unlocked'),
   ...noRows('the row that it was called for', 'job_becomes_ready'),

@@ -104,6 +104,10 @@ export async function fillCrowd(database: TestDatabase, rows = crowdSize): Promi
       select pullgate.topic_id(${crowdTopic}), gen_random_uuid(), clock_timestamp() + interval '1 hour'
         from generate_series(1, ${some}) n`,
   )
+  await database.query(
+    `insert into pullgate.publish_key (key, request, created_at)
+      select gen_random_uuid(), gen_random_uuid(), clock_timestamp() from generate_series(1, ${rows}) n`,
+  )
   // More than there ever are, so that reading them all shows.
   await database.query(`insert into pullgate.gateway (id) select 1000 + n from generate_series(1, ${rows}) n`)
   const share = (part: number) => Math.ceil(rows * part)
