@@ -66,9 +66,12 @@ export const burstAfterIdle: Part = {
     const { medians } = await takeTurns(repeats, {
       async medians() {
         const times = { stale: noTimes(), fresh: noTimes() }
+        const sides = [
+          { at: stale, times: times.stale },
+          { at: fresh, times: times.fresh },
+        ]
         for (let n = 0; n < rounds + warmUp; n += 1) {
-          await once(stale, times.stale)
-          await once(fresh, times.fresh)
+          for (const side of n % 2 === 0 ? sides : sides.toReversed()) await once(side.at, side.times)
         }
         const median = (side: Times, of: keyof Times) => summarize(side[of].slice(warmUp)).p50
         return {

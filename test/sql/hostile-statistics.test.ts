@@ -48,13 +48,24 @@ async function planAll(session: pg.Client, world: World): Promise<void> {
   for (const call of calls) for (const size of [1, 2]) await buffersOf(session, world, call, size)
 }
 
-/** Each call before it is counted: to plan it, and since index entries of dead rows are marked by the first who meets them. */
-async function countAll(session: pg.Client, world: World): Promise<Buffers> {
+/**
+ * Each call is made before it is counted: to plan it, and since index entries of dead rows are marked by the first who
+ * meets them. One that reads more than is allowed is counted again, twice at most: what other sessions of the server do can
+ * make this one read the catalogue anew, while a bad plan stays. True statistics are always counted three times.
+ */
+async function countAll(session: pg.Client, world: World, honest?: Buffers): Promise<Buffers> {
   const found = new Map<string, number>()
   for (const call of calls) {
     for (const size of [1, 2]) await buffersOf(session, world, call, size)
-    for (const size of sizes(call))
-      found.set(`${call.name}, ${size}`, await buffersOf(session, world, call, size))
+    for (const size of sizes(call)) {
+      const name = `${call.name}, ${size}`
+      const enough = honest === undefined ? -1 : allowed(call, honest.get(name) ?? NaN, size)
+      let least = Infinity
+      for (let tries = 0; tries < 3 && !(least <= enough); tries += 1) {
+        least = Math.min(least, await buffersOf(session, world, call, size))
+      }
+      found.set(name, least)
+    }
   }
   return found
 }
@@ -146,8 +157,8 @@ describe.each(Object.entries(hostile))('%s', (_, arrange) => {
     await planAll(before, world)
     await fillCrowd(database)
     const beside = await besideCrowd(world)
-    counted['planned before'] = await countAll(before, beside)
-    counted['planned after'] = await countAll(await session(database), beside)
+    counted['planned before'] = await countAll(before, beside, honest)
+    counted['planned after'] = await countAll(await session(database), beside, honest)
   }, 600_000)
 
   test.each(['planned before', 'planned after'])(
@@ -163,7 +174,7 @@ test('no function reads more than it has to for a role with other planner settin
   await odd.query(`
     set enable_indexscan = off; set enable_indexonlyscan = off; set enable_nestloop = off; set enable_sort = off;
     set random_page_cost = 1000; set cpu_index_tuple_cost = 10; set plan_cache_mode = force_custom_plan`)
-  const counted = await countAll(odd, await besideCrowd(world))
+  const counted = await countAll(odd, await besideCrowd(world), honest)
   const views = calls.filter(({ isView }) => isView === true).map(({ name }) => name)
   expect(worse(counted).filter((name) => !views.some((view) => name.startsWith(view)))).toEqual([])
 }, 600_000)
