@@ -1,7 +1,8 @@
 import pg from 'pg'
 import type { Emit } from '../domain/events.ts'
 import { asError, errorCodeOf, GatewayError } from '../domain/errors.ts'
-import { clientFor, createPrimary, inspectSession } from './primary.ts'
+import { clientFor, createPrimary } from './primary.ts'
+import { openSession } from './session.ts'
 
 export type DatabaseOptions = {
   /** May name several servers: connections lead to the one that is the primary when they are made. */
@@ -104,7 +105,7 @@ export function openDatabase(options: DatabaseOptions): Database {
     Client: clientFor(primary),
     // A server that has become a standby must not get into the pool.
     verify: (client, done) => {
-      inspectSession(client).then((session) => {
+      openSession(client).then((session) => {
         pooled = session.pooled
         done()
       }, done)
