@@ -15,8 +15,8 @@ export type DatabaseOptions = {
   readonly emit: Emit
 }
 
-/** A prepared statement: planned once per connection. */
-export type Statement = { readonly name: string; readonly text: string }
+/** A prepared statement: planned once per connection. `ofClients`: values of requests are among its parameters. */
+export type Statement = { readonly name: string; readonly text: string; readonly ofClients?: true }
 
 export type PoolState = {
   readonly total: number
@@ -162,7 +162,8 @@ export function openDatabase(options: DatabaseOptions): Database {
   }
 
   return {
-    async query<Row extends pg.QueryResultRow>({ name, text }: Statement, given: readonly unknown[]) {
+    async query<Row extends pg.QueryResultRow>(statement: Statement, given: readonly unknown[]) {
+      const { name, text } = statement
       const values = [...given]
       try {
         return await execute<Row>(pooled ? { text, values } : { name, text, values }).catch(
@@ -172,7 +173,10 @@ export function openDatabase(options: DatabaseOptions): Database {
           },
         )
       } catch (error) {
-        const mapped = toGatewayError(error)
+        const asked = toGatewayError(error)
+        // Without a value of a request no error can be a request's fault.
+        const isOurs = asked.status < 500 && statement.ofClients !== true
+        const mapped = isOurs ? new GatewayError('internal', { cause: error }) : asked
         if (mapped.status >= 500 && error instanceof Error) report(error)
         throw mapped
       }
