@@ -11,7 +11,7 @@
 -- jobs are visible, which another claim has locked or which have come since.
 -- Locks: SKIP LOCKED on the jobs it takes, nothing else. It never waits.
 -- The settings keep a plan that was made while the table was empty from walking millions of rows later, and the planner
--- from planning for each call: custom plans took 1,250 µs of a claim's time where it takes 250 with generic ones. Before
+-- from planning for each call: custom plans took 1,250 us of a claim's time where it takes 250 with generic ones. Before
 -- Postgres 18 a scan that is off but has no alternative is given a cost at which JIT compilation begins.
 create or replace function pullgate.claim(
   p_topics bigint[],

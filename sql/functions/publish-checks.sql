@@ -5,7 +5,7 @@
 do $do$
 begin
   if current_setting('server_version_num')::integer >= 160000 then
-    -- Postgres takes such a body into the statement that calls it: 2 µs of a publish, against 9 for a call.
+    -- Postgres takes such a body into the statement that calls it: 2 us of a publish, against 9 for a call.
     execute $sql$
       create or replace function pullgate.is_json(p_text text)
       returns boolean
@@ -92,7 +92,7 @@ begin
   if octet_length(p_job_spec) > p_max_bytes then
     raise exception 'job spec too large: % bytes, the limit is %', octet_length(p_job_spec), p_max_bytes
       using errcode = 'PL004',
-        hint = 'Publish a reference to the data, or raise the limit: pullgate.configure(job_spec_max_bytes => …).';
+        hint = 'Publish a reference to the data, or raise the limit: pullgate.configure(job_spec_max_bytes => ...).';
   end if;
   if p_job_spec is null or not pullgate.is_json(p_job_spec) then
     raise exception 'the job spec is not JSON'

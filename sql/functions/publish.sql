@@ -27,7 +27,7 @@ create or replace function pullgate.publish(
 returns bigint
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
--- Planned once: 1.09 (0.98–1.22) times the publishes of 32 connections.
+-- Planned once: 1.09 (0.98 to 1.22) times the publishes of 32 connections.
 set plan_cache_mode = force_generic_plan
 as $$
 declare
@@ -45,7 +45,7 @@ begin
     perform pullgate.check_text_options(dedupe_key, traceparent);
   end if;
   loop
-    -- All that the usual publish needs in one statement: each further one costs 10 to 20 µs, the plain insert 70.
+    -- All that the usual publish needs in one statement: each further one costs 10 to 20 us, the plain insert 70.
     insert into pullgate.job as j (
         lane_id, topic_id, priority, announced, state, due_at, created_at, dedupe_key,
         max_attempts, on_lost, expires_at, traceparent, job_spec)
@@ -64,7 +64,7 @@ begin
         -- Several publishers may have registered the lane at the same time.
         limit 1
       on conflict do nothing
-      -- Whether a wake has to be sent at all, by the rule of pullgate.notify: a call of that takes 20 µs, this 5.
+      -- Whether a wake has to be sent at all, by the rule of pullgate.notify: a call of that takes 20 us, this 5.
       returning j.id, j.topic_id,
         current_setting('transaction_isolation') <> 'read committed'
           or exists (select from pullgate.armed a where a.topic_id = j.topic_id)

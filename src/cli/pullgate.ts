@@ -5,7 +5,7 @@ import { readConfig } from '../config.ts'
 import type { Config } from '../config.ts'
 import { runningServerUrl } from '../db/embedded-url.ts'
 import { withClient } from '../db/home.ts'
-import { migrate, readRolesFile } from '../db/migrations.ts'
+import { createRoles, migrate } from '../db/migrations.ts'
 import { serve } from '../main.ts'
 import { version } from '../version.ts'
 import { demo } from './demo/demo.ts'
@@ -36,7 +36,7 @@ async function runMigrate(config: Config): Promise<number> {
 }
 
 async function runRoles(config: Config): Promise<number> {
-  await withClient(requireUrl(config), (client) => client.query(readRolesFile()))
+  await withClient(requireUrl(config), (client) => createRoles(client))
   console.log('roles pullgate_owner, pullgate_publisher, pullgate_gateway, pullgate_monitor are in place')
   return 0
 }

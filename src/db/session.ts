@@ -54,8 +54,12 @@ const inspection = `select pg_catalog.current_setting('transaction_read_only') a
 
 type Inspected = { readonly [column: string]: string | number | null }
 
-const assignments = (list: readonly Setting[], local: boolean) =>
-  `select ${list.map(({ name, value }) => `pg_catalog.set_config('${name}', '${value}', ${local})`).join(', ')}`
+/** A statement that makes those of the settings that this version of Postgres knows. */
+function assigning(list: readonly Setting[], local: boolean): string {
+  const values = list.map(({ name, value }) => `('${name}', '${value}')`).join(', ')
+  return `select pg_catalog.set_config(s.name, s.value, ${local}) from (values ${values}) as s (name, value)
+    where pg_catalog.current_setting(s.name, true) is not null`
+}
 
 /** Settings that this server knows, and has otherwise. */
 const differing = (row: Inspected) =>
@@ -86,7 +90,7 @@ export async function openSession(client: pg.ClientBase): Promise<{ readonly poo
   const pooled = (client as pg.ClientBase & { processID: number }).processID !== row.pid
   const wrong = differing(row)
   if (!pooled) {
-    if (wrong.length > 0) await client.query(assignments(wrong, false))
+    if (wrong.length > 0) await client.query(assigning(wrong, false))
     return { pooled }
   }
   const harmful = wrong.filter(({ name, needed }) => needed?.test(String(row[name])) === false)
@@ -104,15 +108,17 @@ export async function openSession(client: pg.ClientBase): Promise<{ readonly poo
 /** The settings for the rest of a session that is known to be nobody else's. */
 export async function claimSession(client: pg.ClientBase): Promise<void> {
   const wrong = differing(await inspect(client))
-  if (wrong.length > 0) await client.query(assignments(wrong, false))
+  if (wrong.length > 0) await client.query(assigning(wrong, false))
 }
 
-/** Begins a transaction in which the settings hold, behind a pooler as well, and no time-out. */
+const noTimeout: Setting = { name: 'statement_timeout', value: '0' }
+
+/**
+ * Begins a transaction in which the settings hold, behind a pooler as well, and which has no limit of time. Rejects as
+ * openSession does.
+ */
 export async function beginWithSettings(client: pg.ClientBase): Promise<void> {
   await client.query('begin isolation level read committed')
-  const row = await inspect(client)
-  const known = [...settings, { name: 'statement_timeout', value: '0' }].filter(
-    ({ name }) => row[name] !== null,
-  )
-  await client.query(assignments(known, true))
+  await client.query(assigning([noTimeout, ...settings], true))
+  await inspect(client)
 }
