@@ -128,7 +128,7 @@ begin
 end
 $$;
 
--- Changes settings of the whole installation; null leaves one as it is.
+-- Changes settings of the whole installation; null leaves one as it is. Raises PL005.
 create or replace function pullgate.configure(
   create_topics boolean default null,
   job_spec_max_bytes integer default null,
@@ -136,13 +136,25 @@ create or replace function pullgate.configure(
   subscription_idle_days integer default null
 )
 returns setof pullgate.setting
-language sql security definer
+language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
-  update pullgate.setting s set
-    create_topics = coalesce(configure.create_topics, s.create_topics),
-    job_spec_max_bytes = coalesce(configure.job_spec_max_bytes, s.job_spec_max_bytes),
-    history_days = coalesce(configure.history_days, s.history_days),
-    subscription_idle_days = coalesce(configure.subscription_idle_days, s.subscription_idle_days)
-    returning *
+declare
+  v_constraint text;
+begin
+  return query
+    update pullgate.setting s set
+      create_topics = coalesce(configure.create_topics, s.create_topics),
+      job_spec_max_bytes = coalesce(configure.job_spec_max_bytes, s.job_spec_max_bytes),
+      history_days = coalesce(configure.history_days, s.history_days),
+      subscription_idle_days = coalesce(configure.subscription_idle_days, s.subscription_idle_days)
+      returning *;
+exception
+  -- The table has the ranges.
+  when check_violation then
+    get stacked diagnostics v_constraint = constraint_name;
+    raise exception 'bad %', replace(v_constraint, 'setting_', '')
+      using errcode = 'PL005',
+        hint = 'job_spec_max_bytes is 1024 to 104857600, history_days 1 to 30, subscription_idle_days 1 to 3650.';
+end
 $$;

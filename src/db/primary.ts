@@ -2,6 +2,7 @@ import pg from 'pg'
 import { asError } from '../domain/errors.ts'
 import { serversOf } from '../domain/database-url.ts'
 import { openSession, ReadOnlyServer } from './session.ts'
+import { withTlsOfLibpq } from './tls-mode.ts'
 
 /**
  * Which of the servers of a URL is the primary. node-postgres knows one host per URL only, so this does what libpq
@@ -10,12 +11,12 @@ import { openSession, ReadOnlyServer } from './session.ts'
 export type Primary = {
   /** For reading user, database and parameters, which all servers share. */
   readonly anyServer: string
-  /** The URL of one server. A single one is not asked. Rejects if none of several takes writes now. */
+  /** The URL of one server, for pg. A single one is not asked. Rejects if none of several takes writes now. */
   find(): Promise<string>
 }
 
 export function createPrimary(url: string, connectTimeoutMs: number): Primary {
-  const servers = serversOf(url)
+  const servers = serversOf(url).map((server) => withTlsOfLibpq(server)) as [string, ...string[]]
   let last = servers[0]
   let finding: Promise<string> | undefined
 
