@@ -117,7 +117,8 @@ function parse(args: readonly string[]) {
   }
 }
 
-async function run(args: readonly string[]): Promise<number> {
+/** Runs the command on these arguments and settings. Resolves to the exit code; rejects with what to do. */
+export async function run(args: readonly string[], environment: NodeJS.ProcessEnv): Promise<number> {
   const { positionals, values } = parse(args)
   const [name = values.version ? 'version' : 'help', ...rest] = positionals
   if (rest.length > 0) throw new Error(`unexpected argument: ${rest[0] ?? ''}; see pullgate help`)
@@ -132,7 +133,7 @@ async function run(args: readonly string[]): Promise<number> {
   }
   const command = Object.hasOwn(commands, name) ? commands[name] : undefined
   if (command === undefined) throw new Error(`unknown command: ${name}; see pullgate help`)
-  return command.run(readConfig(process.env), { once: values.once })
+  return command.run(readConfig(environment), { once: values.once })
 }
 
 /** Runs the command; sets the exit code. */
@@ -142,7 +143,7 @@ export async function main(args: readonly string[]): Promise<void> {
     if (error.code !== 'EPIPE') throw error
   })
   try {
-    process.exitCode = await run(args)
+    process.exitCode = await run(args, process.env)
   } catch (error) {
     console.error(`pullgate: ${messageOf(error)}`)
     process.exitCode = error instanceof SchemaError ? error.exitCode : 1

@@ -1,16 +1,17 @@
-import { chmodSync, chownSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, chownSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { once } from 'node:events'
 import { connect, createServer } from 'node:net'
 import type { AddressInfo, Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, inject, onTestFinished, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, inject, onTestFinished, test, vi } from 'vitest'
 import { startEmbeddedPostgres } from '../../src/db/embedded.ts'
 import type { EmbeddedPostgres } from '../../src/db/embedded.ts'
 import { serverAccount } from '../../src/db/embedded-binaries.ts'
 import { withClient } from '../../src/db/home.ts'
 import { createRoles, migrate } from '../../src/db/migrations.ts'
 import { runOnce, withDatabase } from '../support/postgres.ts'
+import { run } from '../../src/cli/commands.ts'
 import { runCli, startCli, started } from '../support/process.ts'
 import { certificate, privateKey } from '../support/tls.ts'
 
@@ -19,7 +20,6 @@ import { certificate, privateKey } from '../support/tls.ts'
 
 const dir = mkdtempSync(join(tmpdir(), 'pullgate-start-'))
 const [certFile, keyFile] = [join(dir, 'cert.pem'), join(dir, 'key.pem')]
-const newlines = /\n(?!$)/
 let server: EmbeddedPostgres
 
 /** The server's URL with another database and user, and with parameters. */
@@ -57,7 +57,7 @@ beforeAll(async () => {
   await withClient(ready, createRoles)
   for (const role of ['publisher', 'gateway', 'monitor'])
     await runOnce(ready, `create role a_${role} login password 'hunter2' in role pullgate_${role}`)
-  await toServer(createServer()).listen(join(dir, '.s.PGSQL.5432'))
+  toServer(createServer()).listen(join(dir, '.s.PGSQL.5432'))
 })
 afterAll(async () => {
   await server.stop()
@@ -73,16 +73,9 @@ type Case = readonly [
 const on = (database: string, user?: string, query?: string) => () => ({
   DATABASE_URL: url(database, user, query),
 })
-const as18 = `data:text/javascript,Object.defineProperty(process,'version',{value:'v18.20.8'})`
 
 const refused: readonly Case[] = [
-  [
-    'Node 18',
-    'help',
-    () => ({ NODE_OPTIONS: `--import="${as18}"` }),
-    /needs Node.js 20\.19 or newer, and this is v18/,
-  ],
-  ['an unknown option', '--frob', () => ({}), /^pullgate: Unknown option '--frob'; see pullgate help$/m],
+  ['an unknown option', '--frob', () => ({}), /^Unknown option '--frob'; see pullgate help$/m],
   ['no DATABASE_URL', 'migrate', () => ({}), /set DATABASE_URL to the database/],
   [
     'a # in a password',
@@ -189,8 +182,6 @@ const refused: readonly Case[] = [
 ]
 
 const taken: readonly Case[] = [
-  ['--version', '--version', () => ({}), /^\d+\.\d+\.\d+$/m],
-  ['--help', '--help', () => ({}), /pullgate serve .*pullgate migrate /s],
   [
     'sslmode=require and an unknown CA',
     'migrate',
@@ -218,24 +209,72 @@ const taken: readonly Case[] = [
   ],
 ]
 
-const run = (args: string, environment: Readonly<Record<string, string>>) =>
-  runCli([args], { PULLGATE_PORT: 0, PULLGATE_CONNECT_WAIT_SECONDS: 0, ...environment })
+/** Runs the command in this process: its exit code and all that it says. */
+async function outcomeOf(args: string, environment: Readonly<Record<string, string>>) {
+  const said: string[] = []
+  const warned = (warning: Error) => said.push(String(warning))
+  const say = (text: unknown) => void said.push(String(text))
+  vi.spyOn(console, 'log').mockImplementation(say)
+  vi.spyOn(console, 'error').mockImplementation(say)
+  // What pg reads by itself.
+  for (const [key, value] of Object.entries(environment)) if (key.startsWith('PG')) vi.stubEnv(key, value)
+  const signals = ['SIGTERM', 'SIGINT'].map((name) => ({
+    name,
+    before: process.listeners(name as 'SIGTERM'),
+  }))
+  process.on('warning', warned)
+  try {
+    return { exit: await run([args], { PULLGATE_CONNECT_WAIT_SECONDS: '0', ...environment }), said }
+  } catch (error) {
+    say(error instanceof Error ? error.message : error)
+    return { exit: 1, said }
+  } finally {
+    process.off('warning', warned)
+    // A process that did not start ends; this one goes on.
+    for (const { name, before } of signals)
+      for (const listener of process.listeners(name as 'SIGTERM'))
+        if (!before.includes(listener)) process.off(name, listener)
+  }
+}
+afterEach(() => {
+  vi.restoreAllMocks()
+  vi.unstubAllEnvs()
+})
 
 describe('refused, in one sentence', () => {
   test.each(refused)('%s: %s', async (_, args, environment, says) => {
-    const { exit, output } = await run(args, environment())
-    expect([exit, output]).toEqual([1, expect.stringMatching(says)])
-    expect(output).not.toMatch(/Warning|hunter|^ {4}at /m)
-    if (!output.includes('configuration is not valid')) expect(output).not.toMatch(newlines)
+    const { exit, said } = await outcomeOf(args, environment())
+    expect([exit, said]).toEqual([1, [expect.stringMatching(says)]])
+    expect(said[0]).not.toMatch(/Warning|hunter/)
+    if (!said[0]?.startsWith('the configuration is not valid')) expect(said[0]).not.toContain('\n')
   })
 })
 
 describe('no mistake', () => {
   test.each(taken)('%s: %s', async (_, args, environment, says) => {
-    const { exit, output } = await run(args, environment())
-    expect([exit, output]).toEqual([0, expect.stringMatching(says)])
-    expect(output).not.toMatch(/Warning|hunter/)
+    expect(await outcomeOf(args, environment())).toEqual({ exit: 0, said: [expect.stringMatching(says)] })
   })
+})
+
+test('as processes: an older Node is refused, and the version is told', async () => {
+  const as18 = `data:text/javascript,Object.defineProperty(process,'version',{value:'v18.20.8'})`
+  const [old, version] = await Promise.all([
+    runCli(['help'], { NODE_OPTIONS: `--import="${as18}"` }),
+    runCli(['--version']),
+  ])
+  expect(old).toEqual({
+    exit: 1,
+    output: 'pullgate: needs Node.js 20.19 or newer, and this is v18.20.8\n',
+  })
+  expect(version).toEqual({ exit: 0, output: expect.stringMatching(/^\d+\.\d+\.\d+\n$/) as string })
+})
+
+test('npm runs the command from its source: an unbuilt checkout has its help', () => {
+  const { scripts } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
+    scripts: Record<string, string>
+  }
+  expect(scripts.pullgate).toMatch(/^tsx src\//)
+  expect(Object.values(scripts).filter((script) => script.includes('node dist'))).toEqual([])
 })
 
 /** A port of a server that is away, and what brings it. */
