@@ -1,13 +1,14 @@
 import { randomUUID } from 'node:crypto'
 import type { Config } from './config.ts'
 import { openDatabase } from './db/database.ts'
+import { explained } from './db/explain.ts'
 import { createGatewayStore } from './db/gateway-store.ts'
 import { createJobStore } from './db/job-store.ts'
 import { createListener } from './db/listener.ts'
-import { checkSchema } from './db/migrations.ts'
 import { createQueueStore } from './db/queue-store.ts'
 import { createReplayStore } from './db/replay-store.ts'
 import { createSettleStore } from './db/settle-store.ts'
+import { requireSchema, whenThere } from './db/start-up.ts'
 import { createSubscriptionStore } from './db/subscription-store.ts'
 import { createWatchStore } from './db/watch-store.ts'
 import { createArming } from './dispatch/arming.ts'
@@ -40,25 +41,21 @@ export type Gateway = {
   stop(reason: string): Promise<boolean>
 }
 
-/** The database's schema does not fit: `exitCode` 57 if it is newer and breaking, else 1. */
-export class SchemaError extends Error {
-  override readonly name = 'SchemaError'
-  readonly exitCode: number
-
-  constructor(message: string, exitCode: number) {
-    super(message)
-    this.exitCode = exitCode
-  }
-}
-
 const applicationName = `pullgate/${version}`
 const connectTimeoutMs = 5_000
 // So many parked pulls are answered at once; beyond, the herd is spread over up to 2 s.
 const spreadMsPerPull = 1
 const spreadMsMax = 2_000
 
-/** Wires the rooms together and starts them, the database first and the port last. Rejects with what to do. */
-export async function startGateway(config: Config, databaseUrl: string): Promise<Gateway> {
+/**
+ * Wires the rooms together and starts them, the database first and the port last. Rejects with what to do. `signal`
+ * ends the wait for a database that is away.
+ */
+export async function startGateway(
+  config: Config,
+  databaseUrl: string,
+  signal?: AbortSignal,
+): Promise<Gateway> {
   const clock = systemClock
   const logger = createLogger(config.PULLGATE_LOG_LEVEL, version)
   let metrics: Metrics | undefined
@@ -80,17 +77,26 @@ export async function startGateway(config: Config, databaseUrl: string): Promise
     return clean
   }
 
+  const setting = config.DATABASE_URL === undefined ? 'the embedded Postgres' : 'DATABASE_URL'
   try {
-    const database = openDatabase({
-      url: databaseUrl,
-      applicationName,
-      poolMax: config.PULLGATE_POOL_MAX,
-      connectTimeoutMs,
-      statementTimeoutMs: config.PULLGATE_STATEMENT_TIMEOUT_MS,
-      emit,
-    })
+    const database = await explained(setting, 'serve', () =>
+      openDatabase({
+        url: databaseUrl,
+        applicationName,
+        poolMax: config.PULLGATE_POOL_MAX,
+        connectTimeoutMs,
+        statementTimeoutMs: config.PULLGATE_STATEMENT_TIMEOUT_MS,
+        emit,
+      }),
+    )
     steps.push('pool', database.close)
-    const revision = await requireSchema(database.withClient)
+    const patience = {
+      ...{ setting, purpose: 'serve' as const, seconds: config.PULLGATE_CONNECT_WAIT_SECONDS, signal },
+      onWait: (reason: string) => emit({ type: 'database awaited', reason }),
+    }
+    const revision = await explained(setting, 'serve', () =>
+      whenThere(patience, () => database.withClient(requireSchema)),
+    )
 
     const membership = createMembership({
       ...{ store: createGatewayStore(database), clock, emit },
@@ -171,7 +177,9 @@ export async function startGateway(config: Config, databaseUrl: string): Promise
     const { registry } = metrics
 
     steps.push('listener', listener.close)
-    await listener.start()
+    const listenSetting =
+      config.PULLGATE_LISTEN_DATABASE_URL === undefined ? setting : 'PULLGATE_LISTEN_DATABASE_URL'
+    await explained(listenSetting, 'serve', listener.start)
     // Before its lock is let go of, so that no peer takes this gateway for dead.
     steps.push('membership', membership.stop)
     steps.push('background work', async () => {
@@ -253,27 +261,6 @@ export async function startGateway(config: Config, databaseUrl: string): Promise
   } catch (error) {
     await steps.stop(config.PULLGATE_STOP_TIMEOUT_SECONDS * 1000)
     throw error
-  }
-}
-
-async function requireSchema(withClient: ReturnType<typeof openDatabase>['withClient']): Promise<number> {
-  const { state, revision } = await withClient((client) => checkSchema(client))
-  switch (state) {
-    case 'missing':
-      throw new SchemaError('the database has no pullgate schema: run `pullgate migrate`', 1)
-    case 'older':
-      throw new SchemaError(
-        `the schema (revision ${revision}) is older than this version: run \`pullgate migrate\``,
-        1,
-      )
-    case 'breaking':
-      throw new SchemaError(
-        `the schema (revision ${revision}) is too new for this version: upgrade pullgate`,
-        57,
-      )
-    case 'newer':
-    case 'current':
-      return revision
   }
 }
 

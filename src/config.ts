@@ -25,6 +25,7 @@ const keys = {
   PULLGATE_DATA_DIR: z.string().min(1).optional(),
   PULLGATE_LOG_LEVEL: z.enum(logLevels).default('info'),
   PULLGATE_POOL_MAX: number(2, 200).default(10),
+  PULLGATE_CONNECT_WAIT_SECONDS: number(0, 3600).default(30),
   PULLGATE_STATEMENT_TIMEOUT_MS: number(100, 600_000).default(10_000),
   PULLGATE_WAIT_SECONDS: number(0, 3600).default(25),
   PULLGATE_MAX_WAIT_SECONDS: number(1, 3600).default(55),

@@ -30,13 +30,23 @@ export function firstSignal(): Promise<NodeJS.Signals> {
 /** The gateway alone: until a signal. Resolves to the exit code. */
 export async function serve(config: Config): Promise<number> {
   const signal = firstSignal()
+  const starting = new AbortController()
+  void signal.then(() => starting.abort())
   const home = await openHome({ url: config.DATABASE_URL, dataDir: config.PULLGATE_DATA_DIR, keep: true })
   try {
-    const gateway = await startGateway(config, home.url)
+    const gateway = await startGateway(config, home.url, starting.signal)
     const received = await Promise.race([signal, home.lost.then(() => undefined)])
     const clean = await gateway.stop(received ?? 'the embedded Postgres ended')
     return clean && received !== undefined ? 0 : 1
+  } catch (error) {
+    // Told to stop while it waited for the database: nobody has been served yet.
+    if (isAbort(error)) return 0
+    throw error
   } finally {
     await home.close()
   }
+}
+
+function isAbort(error: unknown): boolean {
+  return error instanceof Error && (error.name === 'AbortError' || isAbort(error.cause))
 }

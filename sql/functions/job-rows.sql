@@ -14,6 +14,8 @@ create or replace function pullgate.logged(
 returns jsonb
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+-- Instants in JSON have the session's offset from UTC, and are read by others.
+set timezone = 'UTC'
 as $$
 begin
   return case when jsonb_array_length(p_job.log) >= 100 then p_job.log - 0 else p_job.log end

@@ -5,7 +5,7 @@
 do $do$
 begin
   if current_setting('server_version_num')::integer >= 160000 then
-    -- Postgres takes such a body into the statement that calls it: 2 µs of a publish, against 9 for a call.
+    -- Postgres takes such a body into the statement that calls it: 2 us of a publish, against 9 for a call.
     execute $sql$
       create or replace function pullgate.is_json(p_text text)
       returns boolean

@@ -48,7 +48,7 @@ begin
     end if;
   end if;
   loop
-    -- All that the usual publish needs in one statement: each further one costs 10 to 20 µs, the plain insert 70.
+    -- All that the usual publish needs in one statement: each further one costs 10 to 20 us, the plain insert 70.
     insert into pullgate.job as j (
         lane_id, topic_id, priority, announced, state, due_at, created_at, dedupe_key,
         max_attempts, on_lost, expires_at, traceparent, job_spec)
@@ -68,7 +68,7 @@ begin
         limit 1
       -- The dedupe key alone: an id that is taken (mend_sequences) is an error, not a hit.
       on conflict (topic_id, dedupe_key) where dedupe_key is not null do nothing
-      -- Whether a wake has to be sent at all, by the rule of pullgate.notify: a call of that takes 20 µs, this 5.
+      -- Whether a wake has to be sent at all, by the rule of pullgate.notify: a call of that takes 20 us, this 5.
       returning j.id, j.topic_id,
         current_setting('transaction_isolation') <> 'read committed'
           or exists (select from pullgate.armed a where a.topic_id = j.topic_id)

@@ -1,7 +1,7 @@
 -- Topics and lanes: names to ids, settings, registration on first use.
 
 -- Bodies like the three below have their names bound when they are created; a setting would keep Postgres from taking
--- them into the statements that call them (5 µs a call).
+-- them into the statements that call them (5 us a call).
 
 -- 64 bits of SHA-256: the same on every platform and version, so ids survive dump and restore.
 create or replace function pullgate.digest(p_text text)

@@ -113,7 +113,7 @@ begin
 end
 $$;
 
--- publish sends its wake itself: a statement trigger took 30 µs of its 165 though it stayed silent, this condition 8.
+-- publish sends its wake itself: a statement trigger took 30 us of its 165 though it stayed silent, this condition 8.
 create or replace trigger job_inserted after insert on pullgate.job
   for each row when (not new.announced)
   execute function pullgate.job_wakes();

@@ -1,13 +1,11 @@
 -- Tables of pullgate. Every process reaches them through the functions in sql/functions; the tables may change.
 --
---   topic ── settings of a topic            lane ── the FIFOs that topics are made of
---   job ──── live jobs, kept narrow         history ── finished jobs, a ring of 32 daily partitions
---   subscription ── an executor pool's standing claim
+--   topic -- settings of a topic            lane -- the FIFOs that topics are made of
+--   job ---- live jobs, kept narrow         history -- finished jobs, a ring of 32 daily partitions
+--   subscription -- an executor pool's standing claim
 --
 -- There are no foreign keys from job: their share locks would write to the few hot topic and lane rows on
 -- every publish, and a publisher may keep its transaction open for minutes.
-
-create schema if not exists pullgate;
 
 create table pullgate.setting (
   only_row boolean not null default true,

@@ -2,7 +2,8 @@ import pg from 'pg'
 import type { Emit } from '../domain/events.ts'
 import { asError, errorCodeOf, GatewayError } from '../domain/errors.ts'
 import type { FieldError } from '../domain/errors.ts'
-import { clientFor, createPrimary, inspectSession } from './primary.ts'
+import { clientFor, createPrimary } from './primary.ts'
+import { openSession } from './session.ts'
 
 export type DatabaseOptions = {
   /** May name several servers: connections lead to the one that is the primary when they are made. */
@@ -15,8 +16,8 @@ export type DatabaseOptions = {
   readonly emit: Emit
 }
 
-/** A prepared statement: planned once per connection. */
-export type Statement = { readonly name: string; readonly text: string }
+/** A prepared statement: planned once per connection. `ofClients`: values of requests are among its parameters. */
+export type Statement = { readonly name: string; readonly text: string; readonly ofClients?: true }
 
 export type PoolState = {
   readonly total: number
@@ -118,7 +119,7 @@ export function openDatabase(options: DatabaseOptions): Database {
     Client: clientFor(primary),
     // A server that has become a standby must not get into the pool.
     verify: (client, done) => {
-      inspectSession(client).then((session) => {
+      openSession(client).then((session) => {
         pooled = session.pooled
         done()
       }, done)
@@ -175,7 +176,8 @@ export function openDatabase(options: DatabaseOptions): Database {
   }
 
   return {
-    async query<Row extends pg.QueryResultRow>({ name, text }: Statement, given: readonly unknown[]) {
+    async query<Row extends pg.QueryResultRow>(statement: Statement, given: readonly unknown[]) {
+      const { name, text } = statement
       const values = [...given]
       try {
         return await execute<Row>(pooled ? { text, values } : { name, text, values }).catch(
@@ -185,7 +187,10 @@ export function openDatabase(options: DatabaseOptions): Database {
           },
         )
       } catch (error) {
-        const mapped = toGatewayError(error)
+        const asked = toGatewayError(error)
+        // Without a value of a request no error can be a request's fault.
+        const isOurs = asked.status < 500 && statement.ofClients !== true
+        const mapped = isOurs ? new GatewayError('internal', { cause: error }) : asked
         if (mapped.status >= 500 && error instanceof Error) report(error)
         throw mapped
       }

@@ -23,7 +23,7 @@ export type EmbeddedOptions = {
 }
 
 export type EmbeddedPostgres = {
-  /** postgres://postgres:<password>@127.0.0.1:<port>/postgres; the password stays with the data directory. */
+  /** Says sslmode=disable, whatever PGSSLMODE says. The password stays with the data directory. */
   url: string
   pid: number
   dataDir: string
@@ -279,7 +279,7 @@ export async function startEmbeddedPostgres(options: EmbeddedOptions): Promise<E
           if (!options.keep) await removeData()
           release()
         }
-        const url = `postgres://postgres:${password}@127.0.0.1:${port}/postgres`
+        const url = `postgres://postgres:${password}@127.0.0.1:${port}/postgres?sslmode=disable`
         const { pid, exited } = server
         return { url, pid, dataDir, exited, stop: () => (stopping ??= stop()) }
       }

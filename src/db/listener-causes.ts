@@ -1,6 +1,6 @@
 import pg from 'pg'
 import type { ListenerLossCause } from '../domain/types.ts'
-import { ReadOnlyServer } from './primary.ts'
+import { ReadOnlyServer } from './session.ts'
 
 /** The session is there, its statements work, and yet no notification of another session arrives. */
 export class NotHeard extends Error {

@@ -9,6 +9,7 @@ import { joinGateway, withItsClient } from './gateway-session.ts'
 import { causeOf, NotHeard, timedOut } from './listener-causes.ts'
 import { createElsewhere } from './listener-elsewhere.ts'
 import { createPrimary } from './primary.ts'
+import { claimSession } from './session.ts'
 
 /**
  * Hears NOTIFY on one session of its own, outside the pool.
@@ -142,8 +143,9 @@ export function createListener(options: ListenerOptions): Listener {
       if (options.notifyFromElsewhere !== undefined)
         await elsewhere.proveHeard(own, options.notifyFromElsewhere)
       if (socket.destroyed) throw new Error(endedByServer)
-      // Not before: behind a transaction pooler the lock would be of a session that serves others as well.
+      // Not before: behind a transaction pooler these would be of a session that serves others as well.
       timer = limit()
+      await claimSession(subscriber.client)
       own.gateway = await joinGateway(subscriber.client)
     } catch (error) {
       own.end()

@@ -1,6 +1,8 @@
 import pg from 'pg'
 import { asError } from '../domain/errors.ts'
 import { serversOf } from '../domain/database-url.ts'
+import { openSession, ReadOnlyServer } from './session.ts'
+import { withTlsOfLibpq } from './tls-mode.ts'
 
 /**
  * Which of the servers of a URL is the primary. node-postgres knows one host per URL only, so this does what libpq
@@ -9,28 +11,12 @@ import { serversOf } from '../domain/database-url.ts'
 export type Primary = {
   /** For reading user, database and parameters, which all servers share. */
   readonly anyServer: string
-  /** The URL of one server. A single one is not asked. Rejects if none of several takes writes now. */
+  /** The URL of one server, for pg. A single one is not asked. Rejects if none of several takes writes now. */
   find(): Promise<string>
 }
 
-/** It answers, but takes no writes: a standby, or set to read-only. */
-export class ReadOnlyServer extends Error {
-  override readonly name = 'ReadOnlyServer'
-}
-
-const session = `select current_setting('transaction_read_only') = 'on' as "readOnly", pg_backend_pid() as pid`
-
-/** Rejects with ReadOnlyServer unless the server takes writes. `pooled`: something between us and it shares sessions. */
-export async function inspectSession(client: pg.ClientBase): Promise<{ readonly pooled: boolean }> {
-  const { rows } = await client.query<{ readOnly: boolean; pid: number }>(session)
-  if (rows[0]?.readOnly !== false)
-    throw new ReadOnlyServer('the server takes no writes: a standby, or read-only')
-  // Poolers make up the process id that a connection is told, since they hand it to one server process after another.
-  return { pooled: (client as pg.ClientBase & { processID: number }).processID !== rows[0].pid }
-}
-
 export function createPrimary(url: string, connectTimeoutMs: number): Primary {
-  const servers = serversOf(url)
+  const servers = serversOf(url).map((server) => withTlsOfLibpq(server)) as [string, ...string[]]
   let last = servers[0]
   let finding: Promise<string> | undefined
 
@@ -71,7 +57,7 @@ async function probe(server: string, timeoutMs: number): Promise<void> {
   client.on('error', () => undefined)
   try {
     await client.connect()
-    await inspectSession(client)
+    await openSession(client)
   } finally {
     client.end().catch(() => undefined)
   }

@@ -10,12 +10,14 @@ const topicColumns = 't.name, t.paused, t.max_attempts as "maxAttempts", t.on_lo
 const statements = {
   publish: {
     name: 'publish',
+    ofClients: true,
     text: `select p.id, p.is_new as "isNew" from pullgate.publish_once($1, $2::text, priority => $3, run_at => $4,
       delay => make_interval(secs => $5), dedupe_key => $6, max_attempts => $7, on_lost => $8,
       expires_at => $9, traceparent => $10) p`,
   },
   publishKeyed: {
     name: 'publish_keyed',
+    ofClients: true,
     text: `select p.id, p.is_new as "isNew" from pullgate.publish_keyed($11, $12, $1, $2::text, priority => $3,
       run_at => $4, delay => make_interval(secs => $5), dedupe_key => $6, max_attempts => $7, on_lost => $8,
       expires_at => $9, traceparent => $10) p`,
@@ -23,6 +25,7 @@ const statements = {
   forgetPublishKeys: { name: 'forget_publish_keys', text: 'select pullgate.forget_publish_keys($1) as keys' },
   readJob: {
     name: 'read_job',
+    ofClients: true,
     text: `select j.id, j.topic, j.state, j.pending, j.priority, j.attempts, j.max_attempts as "maxAttempts",
         j.deliveries, j.on_lost as "onLost", j.dedupe_key as "dedupeKey", j.subscription_id as subscription,
         j.created_at as "createdAt", j.due_at as "dueAt", j.claimed_at as "claimedAt",
@@ -32,11 +35,13 @@ const statements = {
   },
   readTopic: {
     name: 'read_topic',
+    ofClients: true,
     text: `select ${topicColumns} from pullgate.read_topics(pullgate.topic_id($1)) t`,
   },
   readTopics: { name: 'read_topics', text: `select ${topicColumns} from pullgate.read_topics() t` },
   countJobs: {
     name: 'count_jobs',
+    ofClients: true,
     text: `select c.state, c.jobs::integer, extract(epoch from clock_timestamp() - c.oldest_due_at)::float8 as oldest
       from pullgate.count_jobs(pullgate.topic_id($1)) c`,
   },

@@ -14,23 +14,27 @@ import type { Database, Statement } from './database.ts'
 const statements = {
   complete: {
     name: 'settle_completes',
+    ofClients: true,
     text: 'select * from pullgate.settle_completes($1::bigint[], $2::uuid[], $3::text[])',
   },
   fail: {
     name: 'settle_fails',
+    ofClients: true,
     text: `select * from pullgate.settle_fails(
       $1::bigint[], $2::uuid[], $3::text[], $4::boolean[], $5::double precision[])`,
   },
   release: {
     name: 'settle_releases',
+    ofClients: true,
     text: 'select * from pullgate.settle_releases($1::bigint[], $2::uuid[], $3::double precision[])',
   },
   heartbeat: {
     name: 'heartbeats',
+    ofClients: true,
     text: 'select * from pullgate.heartbeats($1::bigint[], $2::uuid[], $3::integer[], $4::text[])',
   },
-  cancel: { name: 'cancel', text: 'select pullgate.cancel($1, $2) as state' },
-  retry: { name: 'retry', text: 'select pullgate.retry($1) as state' },
+  cancel: { ofClients: true, name: 'cancel', text: 'select pullgate.cancel($1, $2) as state' },
+  retry: { ofClients: true, name: 'retry', text: 'select pullgate.retry($1) as state' },
 } satisfies Record<string, Statement>
 
 type SettledRow = { status: SettleStatus; state: JobState | null; due_at?: Date | null }

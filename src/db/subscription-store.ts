@@ -12,10 +12,14 @@ const withTopicIds = (source: string) => `
   from ${source} s`
 
 const statements = {
-  create: { name: 'subscribe', text: withTopicIds('pullgate.subscribe($1::text[], $2, $3, $4, $5, $6)') },
-  read: { name: 'read_subscription', text: withTopicIds('pullgate.read_subscriptions($1)') },
+  create: {
+    name: 'subscribe',
+    ofClients: true,
+    text: withTopicIds('pullgate.subscribe($1::text[], $2, $3, $4, $5, $6)'),
+  },
+  read: { name: 'read_subscription', ofClients: true, text: withTopicIds('pullgate.read_subscriptions($1)') },
   list: { name: 'read_subscriptions', text: withTopicIds('pullgate.read_subscriptions()') },
-  end: { name: 'unsubscribe', text: 'select pullgate.unsubscribe($1, $2) as ended' },
+  end: { name: 'unsubscribe', ofClients: true, text: 'select pullgate.unsubscribe($1, $2) as ended' },
   touch: { name: 'touch_subscriptions', text: 'select pullgate.touch_subscriptions($1::uuid[])' },
 } satisfies Record<string, Statement>
 

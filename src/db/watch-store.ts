@@ -6,6 +6,8 @@ import { ascending } from './lane-marks.ts'
 /** Looking, arming, due work, low-water marks: sql/functions/look.sql, due.sql, wake.sql, marks.sql. */
 
 export const runDueStatement = { name: 'run_due', text: 'select * from pullgate.run_due($1, $2)' }
+/** An instant as a text that keeps each microsecond and is read back the same under any DateStyle and TimeZone. */
+const isoText = (column: string) => `to_jsonb(${column}) #>> '{}'`
 
 const statements = {
   runDue: runDueStatement,
@@ -20,7 +22,8 @@ const statements = {
   advanceMarks: {
     name: 'advance_marks',
     text: `select passed, coalesce(topics, '{}')::text[] as topics, coalesce(lanes, '{}')::text[] as lanes,
-        coalesce(marks, '{}')::text[] as marks, due_after::text, upto::text, fence::text, at::text, running::text[]
+        coalesce(marks, '{}')::text[] as marks, ${isoText('due_after')} as due_after, upto::text, fence::text, ${isoText('at')} as at,
+        running::text[]
       from pullgate.advance_marks($1::bigint[], $2::bigint[], $3::bigint[], $4, $5, $6, $7, $8::xid8[])`,
   },
   reseat: {

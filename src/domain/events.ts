@@ -19,6 +19,8 @@ export type GatewayEvent =
       readonly revision: number
       readonly seconds: number
     }
+  /** Nobody can be served yet: the start goes on when it answers. */
+  | { readonly type: 'database awaited'; readonly reason: string }
   | { readonly type: 'stopping'; readonly reason: string }
   | { readonly type: 'stopped'; readonly seconds: number }
   | { readonly type: 'stop step failed'; readonly step: string; readonly error: Error }

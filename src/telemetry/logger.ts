@@ -40,6 +40,7 @@ function levelOf(event: GatewayEvent): Level | undefined {
       return 'error'
     case 'jobs returned':
       return event.jobs > 0 ? 'info' : undefined
+    case 'database awaited':
     case 'gateways buried':
     case 'listener lost':
     case 'claim failed':

@@ -182,6 +182,7 @@ export function createMetrics(sources: MetricSources): Metrics {
         }
         return
       case 'started':
+      case 'database awaited':
       case 'stopping':
       case 'stopped':
       case 'stop step failed':

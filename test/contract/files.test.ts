@@ -28,3 +28,10 @@ test(`no file has more than ${linesMax} lines`, () => {
   const long = files.map((file) => ({ file, lines: linesOf(file) })).filter(({ lines }) => lines > linesMax)
   expect(long).toEqual([])
 })
+
+test('SQL is ASCII: a session of another encoding could neither read it nor be told its errors', () => {
+  const sql = files.filter((file) => file.endsWith('.sql'))
+  expect(sql).toContain('sql/roles.sql')
+  // eslint-disable-next-line no-control-regex
+  expect(sql.filter((file) => !/^[\x00-\x7f]*$/.test(readFileSync(join(root, file), 'utf8')))).toEqual([])
+})

@@ -37,7 +37,8 @@ function scratchDir(): string {
   return scratch
 }
 
-const serve = (url: string) => runCli(['serve'], { DATABASE_URL: url, PULLGATE_PORT: 0 })
+const serve = (url: string) =>
+  runCli(['serve'], { DATABASE_URL: url, PULLGATE_PORT: 0, PULLGATE_CONNECT_WAIT_SECONDS: 0 })
 
 test('serve without the schema exits 1 and names pullgate migrate; two at once bring it; a third has nothing to do', async () => {
   const { url, query } = await emptyDatabase()

@@ -125,3 +125,18 @@ test('what the database refuses leaves its connection in the pool', async () => 
   }
   expect((await pids()).map(({ pid }) => pid)).toEqual(expect.arrayContaining(before))
 })
+
+test('data that cannot be handed out is never the mistake of the pull that asked: 500', async () => {
+  const gateway = await gatewayFor(database)
+  const subscription = await gateway.subscribe('unreadable')
+  // Of the classes that are the client's mistake in a publish.
+  await database.query(`
+    create function public.unreadable() returns trigger language plpgsql as $$
+      begin raise exception 'invalid byte sequence' using errcode = '22021'; end $$;
+    create trigger unreadable before update on pullgate.job
+      for each row when (new.state = 'running') execute function public.unreadable()`)
+  await publish(database, 'unreadable')
+  expectProblem(await gateway.pull(subscription, { wait: 0 }), 500, 'internal')
+  await database.query('drop function public.unreadable cascade')
+  jobOf(await gateway.pull(subscription, { wait: 10 }))
+})

@@ -107,7 +107,12 @@ describe('upkeep', () => {
     await upkeep()
     expect(await kept()).toEqual(ids.slice(0, 2))
     await rows(one, 'select pullgate.configure(history_days => 14)')
-    expect((await refusal(one, 'select pullgate.configure(history_days => 31)')).code).toBe('PL005')
+    for (const setting of ['history_days => 60', 'job_spec_max_bytes => 1', 'subscription_idle_days => 0']) {
+      const { code, message, hint } = await refusal(one, `select pullgate.configure(${setting})`)
+      const name = setting.replace(/ =>.*/, '')
+      expect([code, message]).toEqual(['PL005', `bad ${name}`])
+      expect(hint).toMatch(new RegExp(`${name} is a whole number from \\d+ to \\d+`))
+    }
   })
   test('never empties the slot that takes rows now, whatever an earlier turn of the ring left in it', async () => {
     const old = await finished(32)

@@ -58,7 +58,7 @@ export function useDatabase(): TestDatabase {
 }
 
 /** Resolves once the session's backend waits for a lock: an awaited signal in place of a sleep. */
-export async function waitsForLock(database: TestDatabase, session: pg.Client): Promise<void> {
+export async function waitsForLock(database: Pick<TestDatabase, 'value'>, session: pg.Client): Promise<void> {
   const { processID } = session as pg.Client & { processID: number }
   for (;;) {
     const waiting = await database.value(

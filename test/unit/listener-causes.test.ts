@@ -1,7 +1,7 @@
 import pg from 'pg'
 import { expect, test } from 'vitest'
 import { causeOf, NotHeard } from '../../src/db/listener-causes.ts'
-import { ReadOnlyServer } from '../../src/db/primary.ts'
+import { ReadOnlyServer } from '../../src/db/session.ts'
 
 const fromServer = (code: string) => Object.assign(new pg.DatabaseError('no', 0, 'error'), { code })
 const fromSystem = (code: string) => Object.assign(new Error('no'), { code })

@@ -1,0 +1,320 @@
+import { chmodSync, chownSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { once } from 'node:events'
+import { connect, createServer } from 'node:net'
+import type { AddressInfo, Server } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, afterEach, beforeAll, describe, expect, inject, onTestFinished, test, vi } from 'vitest'
+import { startEmbeddedPostgres } from '../../src/db/embedded.ts'
+import type { EmbeddedPostgres } from '../../src/db/embedded.ts'
+import { serverAccount } from '../../src/db/embedded-binaries.ts'
+import { withClient } from '../../src/db/home.ts'
+import { createRoles, migrate } from '../../src/db/migrations.ts'
+import { runOnce, withDatabase } from '../support/postgres.ts'
+import { run } from '../../src/cli/commands.ts'
+import { runCli, startCli, started } from '../support/process.ts'
+import { certificate, privateKey } from '../support/tls.ts'
+
+// How each command says what keeps it from starting, and what is not to keep it. On a server that asks for passwords, and
+// has a certificate that nobody knows.
+
+const dir = mkdtempSync(join(tmpdir(), 'pullgate-start-'))
+const [certFile, keyFile] = [join(dir, 'cert.pem'), join(dir, 'key.pem')]
+let server: EmbeddedPostgres
+
+/** The server's URL with another database and user, and with parameters. */
+function url(database: string, user = 'postgres', query = ''): string {
+  const changed = new URL(withDatabase(server.url, database))
+  changed.hostname = 'localhost'
+  if (user !== 'postgres') changed.password = 'hunter2'
+  changed.username = user
+  changed.search = query
+  return changed.href
+}
+
+const toServer = (listener: Server) =>
+  listener.on('connection', (socket) => {
+    const there = connect(Number(new URL(server.url).port), '127.0.0.1')
+    for (const one of [socket, there]) one.on('error', () => (socket.destroy(), there.destroy()))
+    socket.pipe(there).pipe(socket)
+  })
+
+beforeAll(async () => {
+  chmodSync(dir, 0o755)
+  writeFileSync(certFile, certificate)
+  writeFileSync(keyFile, privateKey, { mode: 0o600 })
+  const { drop, uid, gid } = serverAccount()
+  if (drop) chownSync(keyFile, uid, gid)
+  server = await startEmbeddedPostgres({
+    ...{ dataDir: join(dir, 'data'), keep: false },
+    settings: { ssl: 'on', ssl_cert_file: certFile, ssl_key_file: keyFile, fsync: 'off' },
+  })
+  await runOnce(server.url, 'create database empty')
+  await runOnce(server.url, 'create database ready')
+  await runOnce(server.url, `create database ascii encoding 'SQL_ASCII' locale 'C' template template0`)
+  const ready = withDatabase(server.url, 'ready')
+  await withClient(ready, migrate)
+  await withClient(ready, createRoles)
+  for (const role of ['publisher', 'gateway', 'monitor'])
+    await runOnce(ready, `create role a_${role} login password 'hunter2' in role pullgate_${role}`)
+  toServer(createServer()).listen(join(dir, '.s.PGSQL.5432'))
+})
+afterAll(async () => {
+  await server.stop()
+  rmSync(dir, { recursive: true, force: true, maxRetries: 10 })
+})
+
+type Case = readonly [
+  what: string,
+  args: string,
+  environment: () => Readonly<Record<string, string>>,
+  says: RegExp,
+]
+const on = (database: string, user?: string, query?: string) => () => ({
+  DATABASE_URL: url(database, user, query),
+})
+
+const refused: readonly Case[] = [
+  ['an unknown option', '--frob', () => ({}), /^Unknown option '--frob'; see pullgate help$/m],
+  ['no DATABASE_URL', 'migrate', () => ({}), /set DATABASE_URL to the database/],
+  [
+    'a # in a password',
+    'serve',
+    () => ({ DATABASE_URL: 'postgres://u:hunter#2@h/d' }),
+    /DATABASE_URL: .*# as %23/,
+  ],
+  [
+    'a # after digits',
+    'serve',
+    () => ({ DATABASE_URL: 'postgres://u:12#hunter2@h/d' }),
+    /DATABASE_URL: .*# as %23/,
+  ],
+  [
+    'an escape that is none',
+    'migrate',
+    () => ({ DATABASE_URL: 'postgres://u:%ff@h/d' }),
+    /DATABASE_URL: .*% as %25/,
+  ],
+  [
+    'an unknown sslmode',
+    'serve',
+    on('ready', 'postgres', 'sslmode=requrie'),
+    /DATABASE_URL: sslmode: must be one of/,
+  ],
+  [
+    'an unknown PGSSLMODE',
+    'migrate',
+    () => ({ ...on('ready')(), PGSSLMODE: 'yes' }),
+    /PGSSLMODE: must be one of/,
+  ],
+  [
+    'Postgres away',
+    'migrate',
+    () => ({ DATABASE_URL: 'postgres://u@127.0.0.1:1/d' }),
+    /DATABASE_URL: no Postgres answers there: .*ECONNREFUSED/,
+  ],
+  [
+    'an unknown host',
+    'serve',
+    () => ({ DATABASE_URL: 'postgres://u@no-such-host.invalid/d' }),
+    /DATABASE_URL: the host name no-such-host\.invalid is not known/,
+  ],
+  [
+    'no such directory of sockets',
+    'migrate',
+    () => ({ DATABASE_URL: 'postgres://u@/d?host=/nowhere' }),
+    /DATABASE_URL: no Postgres answers there: .*nowhere/,
+  ],
+  [
+    'no password',
+    'serve',
+    () => ({ DATABASE_URL: url('ready').replace(/:[^:@]*@/, '@') }),
+    /DATABASE_URL: Postgres asks for a password, and there is none/,
+  ],
+  [
+    'a wrong password',
+    'migrate',
+    () => ({ DATABASE_URL: url('ready').replace(/:[^:@]*@/, ':hunter2@') }),
+    /DATABASE_URL: Postgres refuses the user or the password/,
+  ],
+  ['no such database', 'serve', on('none'), /DATABASE_URL: database "none" does not exist: create it first/],
+  [
+    'a database that is not UTF8',
+    'serve',
+    on('ascii'),
+    /encoding of the database is SQL_ASCII, and pullgate needs UTF8/,
+  ],
+  ['no schema', 'serve', on('empty'), /no pullgate schema: run `pullgate migrate`/],
+  ['roles before migrate', 'roles', on('empty'), /no pullgate schema: run `pullgate migrate` first/],
+  [
+    "a publisher's role",
+    'serve',
+    on('ready', 'a_publisher'),
+    /permission denied .*a member of pullgate_gateway/,
+  ],
+  ["a monitor's role", 'serve', on('ready', 'a_monitor'), /permission denied .*a member of pullgate_gateway/],
+  ["a gateway's role", 'migrate', on('empty', 'a_gateway'), /permission denied .*CREATE on the database/],
+  ["a gateway's role", 'roles', on('ready', 'a_gateway'), /permission denied .*CREATEROLE/],
+  [
+    'TLS that the server has not',
+    'migrate',
+    () => ({ DATABASE_URL: `${inject('serverUrl').replace(/\?.*/, '')}?sslmode=require` }),
+    /DATABASE_URL: the server has no TLS: set sslmode=disable/,
+  ],
+  [
+    'a certificate that nobody knows',
+    'serve',
+    on('ready', 'postgres', 'sslmode=verify-full'),
+    /DATABASE_URL: .*not signed by a CA that is known here: add sslrootcert/,
+  ],
+  [
+    'verify-ca without a CA',
+    'migrate',
+    on('ready', 'postgres', 'sslmode=verify-ca'),
+    /sslmode=verify-ca needs sslrootcert/,
+  ],
+  [
+    'no such file of a CA',
+    'migrate',
+    on('ready', 'postgres', 'sslmode=require&sslrootcert=/nowhere.pem'),
+    /DATABASE_URL: cannot read \/nowhere\.pem/,
+  ],
+]
+
+const taken: readonly Case[] = [
+  [
+    'sslmode=require and an unknown CA',
+    'migrate',
+    on('ready', 'postgres', 'sslmode=require'),
+    /nothing to do/,
+  ],
+  ['PGSSLMODE=require', 'migrate', () => ({ ...on('ready')(), PGSSLMODE: 'require' }), /nothing to do/],
+  [
+    'verify-full with the CA',
+    'migrate',
+    () => on('ready', 'postgres', `sslmode=verify-full&sslrootcert=${certFile}`)(),
+    /nothing to do/,
+  ],
+  [
+    'a directory of sockets',
+    'migrate',
+    () => ({ DATABASE_URL: `postgres://a_gateway:hunter2@/ready?host=${dir}` }),
+    /nothing to do/,
+  ],
+  [
+    "the embedded server's URL under PGSSLMODE",
+    'migrate',
+    () => ({ DATABASE_URL: withDatabase(server.url, 'ready'), PGSSLMODE: 'verify-full' }),
+    /nothing to do/,
+  ],
+]
+
+/** Runs the command in this process: its exit code and all that it says. */
+async function outcomeOf(args: string, environment: Readonly<Record<string, string>>) {
+  const said: string[] = []
+  const warned = (warning: Error) => said.push(String(warning))
+  const say = (text: unknown) => void said.push(String(text))
+  vi.spyOn(console, 'log').mockImplementation(say)
+  vi.spyOn(console, 'error').mockImplementation(say)
+  // What pg reads by itself.
+  for (const [key, value] of Object.entries(environment)) if (key.startsWith('PG')) vi.stubEnv(key, value)
+  const signals = ['SIGTERM', 'SIGINT'].map((name) => ({
+    name,
+    before: process.listeners(name as 'SIGTERM'),
+  }))
+  process.on('warning', warned)
+  try {
+    return { exit: await run([args], { PULLGATE_CONNECT_WAIT_SECONDS: '0', ...environment }), said }
+  } catch (error) {
+    say(error instanceof Error ? error.message : error)
+    return { exit: 1, said }
+  } finally {
+    process.off('warning', warned)
+    // A process that did not start ends; this one goes on.
+    for (const { name, before } of signals)
+      for (const listener of process.listeners(name as 'SIGTERM'))
+        if (!before.includes(listener)) process.off(name, listener)
+  }
+}
+afterEach(() => {
+  vi.restoreAllMocks()
+  vi.unstubAllEnvs()
+})
+
+describe('refused, in one sentence', () => {
+  test.each(refused)('%s: %s', async (_, args, environment, says) => {
+    const { exit, said } = await outcomeOf(args, environment())
+    expect([exit, said]).toEqual([1, [expect.stringMatching(says)]])
+    expect(said[0]).not.toMatch(/Warning|hunter/)
+    if (!said[0]?.startsWith('the configuration is not valid')) expect(said[0]).not.toContain('\n')
+  })
+})
+
+describe('no mistake', () => {
+  test.each(taken)('%s: %s', async (_, args, environment, says) => {
+    expect(await outcomeOf(args, environment())).toEqual({ exit: 0, said: [expect.stringMatching(says)] })
+  })
+})
+
+test('as processes: an older Node is refused, and the version is told', async () => {
+  const as18 = `data:text/javascript,Object.defineProperty(process,'version',{value:'v18.20.8'})`
+  const [old, version] = await Promise.all([
+    runCli(['help'], { NODE_OPTIONS: `--import="${as18}"` }),
+    runCli(['--version']),
+  ])
+  expect(old).toEqual({
+    exit: 1,
+    output: 'pullgate: needs Node.js 20.19 or newer, and this is v18.20.8\n',
+  })
+  expect(version).toEqual({ exit: 0, output: expect.stringMatching(/^\d+\.\d+\.\d+\n$/) as string })
+})
+
+test('npm runs the command from its source: an unbuilt checkout has its help', () => {
+  const { scripts } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
+    scripts: Record<string, string>
+  }
+  expect(scripts.pullgate).toMatch(/^tsx src\//)
+  expect(Object.values(scripts).filter((script) => script.includes('node dist'))).toEqual([])
+})
+
+/** A port of a server that is away, and what brings it. */
+async function awayFor(): Promise<{ port: number; come(): Promise<void> }> {
+  const listener = toServer(createServer()).listen(0, '127.0.0.1')
+  await once(listener, 'listening')
+  const { port } = listener.address() as AddressInfo
+  listener.close()
+  await once(listener, 'close')
+  const come = async () => {
+    listener.listen(port, '127.0.0.1')
+    await once(listener, 'listening')
+    onTestFinished(() => void listener.close())
+  }
+  return { port, come }
+}
+
+test('serve and migrate wait for a server that is away, and say so', async () => {
+  const { port, come } = await awayFor()
+  const settings = { DATABASE_URL: `postgres://a_gateway:hunter2@127.0.0.1:${port}/ready`, PULLGATE_PORT: 0 }
+  const migrating = startCli(['migrate'], settings)
+  await migrating.printed(
+    /^pullgate: waits up to 30 s: DATABASE_URL: no Postgres answers there: .*ECONNREFUSED/m,
+  )
+  const serving = startCli(['serve'], settings)
+  await serving.printed(/"event":"database awaited","reason":"DATABASE_URL: no Postgres answers/)
+  await come()
+  expect(await migrating.exited).toBe(0)
+  const gateway = await started(serving)
+  gateway.signal('SIGTERM')
+  expect(await gateway.exited, gateway.output).toBe(0)
+  expect(gateway.output).not.toContain('hunter2')
+})
+
+test('serve that waits for its server stops at once on SIGTERM', async () => {
+  const { port } = await awayFor()
+  const serving = startCli(['serve'], {
+    ...{ DATABASE_URL: `postgres://u@127.0.0.1:${port}/d`, PULLGATE_CONNECT_WAIT_SECONDS: 3600 },
+  })
+  await serving.printed(/database awaited/)
+  serving.signal('SIGTERM')
+  expect(await serving.exited, serving.output).toBe(0)
+})

@@ -1,0 +1,21 @@
+/** A certificate for localhost that is its own CA, with its key. It is for tests alone, and good until 2126. */
+
+export const certificate = `-----BEGIN CERTIFICATE-----
+MIIBlTCCATugAwIBAgIUY28s3fRfIGJH0N6EO42VnTeGHKcwCgYIKoZIzj0EAwIw
+FDESMBAGA1UEAwwJbG9jYWxob3N0MCAXDTI2MTEyOTE0MzYyMloYDzIxMjYxMTA1
+MTQzNjIyWjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjO
+PQMBBwNCAAS9xMhh943x8WezkkzGct4sar1fmd/8BmuJc12hke6LleMmLtDsFxIm
+2FfsHhWO2x8/Q+C15y9jkjsnqOvnOJgYo2kwZzAdBgNVHQ4EFgQUOwW3ozEC/lgQ
+as2eYonvNM8qZLcwHwYDVR0jBBgwFoAUOwW3ozEC/lgQas2eYonvNM8qZLcwFAYD
+VR0RBA0wC4IJbG9jYWxob3N0MA8GA1UdEwEB/wQFMAMBAf8wCgYIKoZIzj0EAwID
+SAAwRQIhAJtwqHQn8PhsVW7I46huTgAPbIjA/S3gBh0I8W1MHAmOAiB6llq90V01
+lM9APQpdYxAkpvuyQ2JlpcPGH32MROxKMA==
+-----END CERTIFICATE-----
+`
+
+export const privateKey = `-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQghCrC/W+TEcekyTEp
+3mdO6UTLYgU+sxYs5xOXhmg633ahRANCAAS9xMhh943x8WezkkzGct4sar1fmd/8
+BmuJc12hke6LleMmLtDsFxIm2FfsHhWO2x8/Q+C15y9jkjsnqOvnOJgY
+-----END PRIVATE KEY-----
+`
