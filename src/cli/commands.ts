@@ -1,11 +1,11 @@
 import { parseArgs } from 'node:util'
-import type pg from 'pg'
 import { readConfig } from '../config.ts'
 import type { Config } from '../config.ts'
 import { runningServerUrl } from '../db/embedded-url.ts'
 import { explained } from '../db/explain.ts'
 import type { Purpose } from '../db/explain.ts'
 import { withClient } from '../db/home.ts'
+import type { Work } from '../db/home.ts'
 import { createRoles, migrate } from '../db/migrations.ts'
 import { SchemaError, whenThere } from '../db/start-up.ts'
 import { serve } from '../main.ts'
@@ -62,11 +62,7 @@ Settings come from the environment: see docs/configuration.md.
 `
 
 /** Does the work on DATABASE_URL, once that answers. Rejects with what to do. */
-function onDatabase<T>(
-  config: Config,
-  purpose: Purpose,
-  work: (client: pg.Client) => Promise<T>,
-): Promise<T> {
+function onDatabase<T>(config: Config, purpose: Purpose, work: Work<T>): Promise<T> {
   const { DATABASE_URL: url, PULLGATE_CONNECT_WAIT_SECONDS: seconds } = config
   if (url === undefined) {
     throw new Error('set DATABASE_URL to the database, e.g. postgres://user:password@host:5432/name')

@@ -39,8 +39,10 @@ export async function openHome(options: {
   return { url: server.url, lost: server.exited, close: server.stop }
 }
 
+export type Work<T> = (client: pg.Client) => Promise<T>
+
 /** One connection for one piece of work. */
-export async function withClient<T>(url: string, work: (client: pg.Client) => Promise<T>): Promise<T> {
+export async function withClient<T>(url: string, work: Work<T>): Promise<T> {
   const server = await createPrimary(url, connectTimeoutMs).find()
   const client = new pg.Client({ connectionString: server, connectionTimeoutMillis: connectTimeoutMs })
   // A server that goes away between two statements reports here; the statement after it fails by itself.

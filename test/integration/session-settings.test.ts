@@ -132,18 +132,22 @@ const hostile: Record<string, Settings> = {
   },
 }
 
-test.each(Object.entries(hostile))('a gateway works on a database with %s', async (_, settings) => {
-  const { url, admin } = await databaseWith(settings)
-  const gateway = await gatewayFor({ url })
-  await wholeLife(gateway, admin)
-  await meets(gateway, admin)
-  const subscription = await gateway.subscribe('many', { ack: 'auto' })
-  const delayed = await gateway.publish('many', '{}', { delaySeconds: 2.5 })
-  expect(jobOf(await gateway.pull(subscription, { wait: 50 }))).toMatchObject({ id: delayed })
-  await until(async () => expect(await gateway.state(delayed)).toBe('delivered'))
-  expect(await gateway.metric('pullgate_listener_losses_total')).toBe(0)
-  expect(await gateway.metric('pullgate_db_errors_total')).toBe(0)
-})
+test.each(Object.entries(hostile))(
+  'a gateway works on a database with %s',
+  { timeout: 90_000 },
+  async (_, settings) => {
+    const { url, admin } = await databaseWith(settings)
+    const gateway = await gatewayFor({ url })
+    await wholeLife(gateway, admin)
+    await meets(gateway, admin)
+    const subscription = await gateway.subscribe('many', { ack: 'auto' })
+    const delayed = await gateway.publish('many', '{}', { delaySeconds: 2.5 })
+    expect(jobOf(await gateway.pull(subscription, { wait: 50 }))).toMatchObject({ id: delayed })
+    await until(async () => expect(await gateway.state(delayed)).toBe('delivered'))
+    expect(await gateway.metric('pullgate_listener_losses_total')).toBe(0)
+    expect(await gateway.metric('pullgate_db_errors_total')).toBe(0)
+  },
+)
 
 test('behind a transaction pooler, where settings cannot be made, one that would break things is named', async () => {
   const { url } = await databaseWith({

@@ -1,18 +1,15 @@
-import { chmodSync, chownSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { once } from 'node:events'
-import { connect, createServer } from 'node:net'
-import type { AddressInfo, Server } from 'node:net'
+import { chmodSync, chownSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, afterEach, beforeAll, describe, expect, inject, onTestFinished, test, vi } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, inject, test, vi } from 'vitest'
 import { startEmbeddedPostgres } from '../../src/db/embedded.ts'
 import type { EmbeddedPostgres } from '../../src/db/embedded.ts'
 import { serverAccount } from '../../src/db/embedded-binaries.ts'
 import { withClient } from '../../src/db/home.ts'
 import { createRoles, migrate } from '../../src/db/migrations.ts'
+import { passTo } from '../support/pass.ts'
 import { runOnce, withDatabase } from '../support/postgres.ts'
 import { run } from '../../src/cli/commands.ts'
-import { runCli, startCli, started } from '../support/process.ts'
 import { certificate, privateKey } from '../support/tls.ts'
 
 // How each command says what keeps it from starting, and what is not to keep it. On a server that asks for passwords, and
@@ -21,6 +18,7 @@ import { certificate, privateKey } from '../support/tls.ts'
 const dir = mkdtempSync(join(tmpdir(), 'pullgate-start-'))
 const [certFile, keyFile] = [join(dir, 'cert.pem'), join(dir, 'key.pem')]
 let server: EmbeddedPostgres
+const sockets = passTo(() => server.url)
 
 /** The server's URL with another database and user, and with parameters. */
 function url(database: string, user = 'postgres', query = ''): string {
@@ -31,13 +29,6 @@ function url(database: string, user = 'postgres', query = ''): string {
   changed.search = query
   return changed.href
 }
-
-const toServer = (listener: Server) =>
-  listener.on('connection', (socket) => {
-    const there = connect(Number(new URL(server.url).port), '127.0.0.1')
-    for (const one of [socket, there]) one.on('error', () => (socket.destroy(), there.destroy()))
-    socket.pipe(there).pipe(socket)
-  })
 
 beforeAll(async () => {
   chmodSync(dir, 0o755)
@@ -57,9 +48,10 @@ beforeAll(async () => {
   await withClient(ready, createRoles)
   for (const role of ['publisher', 'gateway', 'monitor'])
     await runOnce(ready, `create role a_${role} login password 'hunter2' in role pullgate_${role}`)
-  toServer(createServer()).listen(join(dir, '.s.PGSQL.5432'))
+  sockets.listen(join(dir, '.s.PGSQL.5432'))
 })
 afterAll(async () => {
+  sockets.close()
   await server.stop()
   rmSync(dir, { recursive: true, force: true, maxRetries: 10 })
 })
@@ -254,67 +246,4 @@ describe('no mistake', () => {
   test.each(taken)('%s: %s', async (_, args, environment, says) => {
     expect(await outcomeOf(args, environment())).toEqual({ exit: 0, said: [expect.stringMatching(says)] })
   })
-})
-
-test('as processes: an older Node is refused, and the version is told', async () => {
-  const as18 = `data:text/javascript,Object.defineProperty(process,'version',{value:'v18.20.8'})`
-  const [old, version] = await Promise.all([
-    runCli(['help'], { NODE_OPTIONS: `--import="${as18}"` }),
-    runCli(['--version']),
-  ])
-  expect(old).toEqual({
-    exit: 1,
-    output: 'pullgate: needs Node.js 20.19 or newer, and this is v18.20.8\n',
-  })
-  expect(version).toEqual({ exit: 0, output: expect.stringMatching(/^\d+\.\d+\.\d+\n$/) as string })
-})
-
-test('npm runs the command from its source: an unbuilt checkout has its help', () => {
-  const { scripts } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
-    scripts: Record<string, string>
-  }
-  expect(scripts.pullgate).toMatch(/^tsx src\//)
-  expect(Object.values(scripts).filter((script) => script.includes('node dist'))).toEqual([])
-})
-
-/** A port of a server that is away, and what brings it. */
-async function awayFor(): Promise<{ port: number; come(): Promise<void> }> {
-  const listener = toServer(createServer()).listen(0, '127.0.0.1')
-  await once(listener, 'listening')
-  const { port } = listener.address() as AddressInfo
-  listener.close()
-  await once(listener, 'close')
-  const come = async () => {
-    listener.listen(port, '127.0.0.1')
-    await once(listener, 'listening')
-    onTestFinished(() => void listener.close())
-  }
-  return { port, come }
-}
-
-test('serve and migrate wait for a server that is away, and say so', async () => {
-  const { port, come } = await awayFor()
-  const settings = { DATABASE_URL: `postgres://a_gateway:hunter2@127.0.0.1:${port}/ready`, PULLGATE_PORT: 0 }
-  const migrating = startCli(['migrate'], settings)
-  await migrating.printed(
-    /^pullgate: waits up to 30 s: DATABASE_URL: no Postgres answers there: .*ECONNREFUSED/m,
-  )
-  const serving = startCli(['serve'], settings)
-  await serving.printed(/"event":"database awaited","reason":"DATABASE_URL: no Postgres answers/)
-  await come()
-  expect(await migrating.exited).toBe(0)
-  const gateway = await started(serving)
-  gateway.signal('SIGTERM')
-  expect(await gateway.exited, gateway.output).toBe(0)
-  expect(gateway.output).not.toContain('hunter2')
-})
-
-test('serve that waits for its server stops at once on SIGTERM', async () => {
-  const { port } = await awayFor()
-  const serving = startCli(['serve'], {
-    ...{ DATABASE_URL: `postgres://u@127.0.0.1:${port}/d`, PULLGATE_CONNECT_WAIT_SECONDS: 3600 },
-  })
-  await serving.printed(/database awaited/)
-  serving.signal('SIGTERM')
-  expect(await serving.exited, serving.output).toBe(0)
 })
