@@ -22,14 +22,13 @@ import { createSubscriptionDirectory } from './dispatch/subscription-directory.t
 import { countsByTopic, createUpkeep } from './dispatch/upkeep.ts'
 import { createWakes } from './dispatch/wakes.ts'
 import { systemClock } from './domain/clock.ts'
-import type { Emit } from './domain/events.ts'
 import { createHandOver } from './http/hand-over.ts'
 import type { HttpServer } from './http/listening.ts'
 import { createAdmin, createApi } from './http/server.ts'
 import { StopSteps } from './shutdown.ts'
+import { emitTo } from './telemetry/emit.ts'
 import { createLogger } from './telemetry/logger.ts'
 import { createMetrics } from './telemetry/metrics.ts'
-import type { Metrics } from './telemetry/metrics.ts'
 import { version } from './version.ts'
 
 export type Gateway = {
@@ -61,11 +60,8 @@ const spreadMsMax = 2_000
 export async function startGateway(config: Config, databaseUrl: string): Promise<Gateway> {
   const clock = systemClock
   const logger = createLogger(config.PULLGATE_LOG_LEVEL, version)
-  let metrics: Metrics | undefined
-  const emit: Emit = (event) => {
-    logger.observe(event)
-    metrics?.observe(event)
-  }
+  const observers = [logger.observe]
+  const emit = emitTo(observers)
   const steps = new StopSteps(emit)
   const startedAt = clock.now()
   let serving = false
@@ -153,7 +149,7 @@ export async function startGateway(config: Config, databaseUrl: string): Promise
         wakes.deaf(cause)
       },
     })
-    metrics = createMetrics({
+    const { registry, observe } = createMetrics({
       version,
       revision,
       parked: () => dispatcher.parked,
@@ -165,7 +161,7 @@ export async function startGateway(config: Config, databaseUrl: string): Promise
       pool: database.poolState,
       queue: () => queueGauges(upkeep.latest()),
     })
-    const { registry } = metrics
+    observers.push(observe)
 
     steps.push('listener', listener.close)
     await listener.start()

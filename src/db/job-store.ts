@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { setImmediate as endOfTurn } from 'node:timers/promises'
 import type { Clock } from '../domain/clock.ts'
 import { GatewayError } from '../domain/errors.ts'
-import type { Held, JobStore, LaneMarks, Slot, UnheardClaim } from '../domain/ports.ts'
+import type { DueResult, Held, JobStore, LaneMarks, Slot, UnheardClaim } from '../domain/ports.ts'
 import type { ClaimedJob, JobId, Lease } from '../domain/types.ts'
 import { coalesce } from './coalesce.ts'
 import { isUndone } from './database.ts'
@@ -99,6 +99,45 @@ type OpenClaim = {
   left: boolean
 }
 
+/** A slot of the statement, and where it was asked for. */
+type Place = {
+  readonly topic: ClaimedJob['topic']
+  readonly slot: Slot
+  readonly item: number
+  readonly index: number
+}
+
+/** One claim per item. `due`: what the note of that name says. */
+type Reply = { readonly claims: OpenClaim[]; readonly due: DueResult | undefined }
+
+function toReply(
+  rows: readonly ClaimRow[],
+  items: readonly Claiming[],
+  places: readonly Place[],
+  gateway: number,
+): Reply {
+  const claims = items.map((): OpenClaim => ({ gateway, jobs: [], endedSlots: [], left: false }))
+  let due: DueResult | undefined
+  for (const row of rows) {
+    if (row.note === 'due') {
+      due = toDueResult(JSON.parse(row.job_spec) as DueRow)
+      continue
+    }
+    const place = places[(row.slot ?? 0) - 1]
+    const claim = claims[place?.item ?? -1]
+    if (place === undefined || claim === undefined)
+      throw new Error(`a claim returned slot ${row.slot} of ${places.length}`)
+    const { id } = row
+    if (id !== null) {
+      const { offerSeconds } = place.slot.subscription
+      const hold = { holdSeconds: offerSeconds ?? row.lease_seconds, offered: offerSeconds !== null }
+      claim.jobs.push({ slot: place.index, job: toJob({ ...row, id }, place.topic, hold) })
+    } else if (row.note === 'ended') claim.endedSlots.push(place.index)
+    else claim.left = true
+  }
+  return { claims, due }
+}
+
 export function createJobStore(database: Database, options: JobStoreOptions): JobStore {
   async function about<Row extends Record<string, unknown>>(statement: Statement, held: readonly Held[]) {
     return database.query<Row>(statement, [held.map((job) => job.id), held.map((job) => job.lease)])
@@ -109,14 +148,14 @@ export function createJobStore(database: Database, options: JobStoreOptions): Jo
     return rows[0]?.jobs ?? 0
   }
 
-  /** A statement with the parameters of pullgate.claim after its `own`. `due` is the text of the note of that name. */
+  /** A statement with the parameters of pullgate.claim after its `own`. */
   async function runClaim(
     statement: Statement,
     items: readonly Claiming[],
     own: readonly unknown[] = [],
-  ): Promise<{ readonly claims: OpenClaim[]; readonly due: string | undefined }> {
+  ): Promise<Reply> {
     const places = items.flatMap(({ topic, slots }, item) =>
-      slots.map((slot, index) => ({ topic, slot, item, index })),
+      slots.map((slot, index): Place => ({ topic, slot, item, index })),
     )
     const gateway = options.gateway()
     if (gateway === undefined) {
@@ -142,35 +181,16 @@ export function createJobStore(database: Database, options: JobStoreOptions): Jo
       claim.id,
       places.some(({ slot }) => slot.key !== undefined) ? places.map(({ slot }) => slot.key ?? null) : null,
     ]
-    let rows: ClaimRow[]
     try {
-      rows = await database.query<ClaimRow>(statement, values)
+      const reply = toReply(await database.query<ClaimRow>(statement, values), items, places, gateway)
+      // Clients that closed while the claim was under way are seen first: their end waits in the same turn of the loop.
+      await endOfTurn()
+      return reply
     } catch (error) {
+      // Also when its reply could not be read: then nobody else knows what it took.
       if (!isUndone(error)) options.onUnheard(claim)
       throw error
     }
-    const claims = items.map((): OpenClaim => ({ gateway, jobs: [], endedSlots: [], left: false }))
-    let due: string | undefined
-    for (const row of rows) {
-      if (row.note === 'due') {
-        due = row.job_spec
-        continue
-      }
-      const place = places[(row.slot ?? 0) - 1]
-      const claim = claims[place?.item ?? -1]
-      if (place === undefined || claim === undefined)
-        throw new Error(`pullgate.${statement.name} returned slot ${row.slot} of ${places.length}`)
-      const { id } = row
-      if (id !== null) {
-        const { offerSeconds } = place.slot.subscription
-        const hold = { holdSeconds: offerSeconds ?? row.lease_seconds, offered: offerSeconds !== null }
-        claim.jobs.push({ slot: place.index, job: toJob({ ...row, id }, place.topic, hold) })
-      } else if (row.note === 'ended') claim.endedSlots.push(place.index)
-      else claim.left = true
-    }
-    // Clients that closed while the claim was under way are seen first: their end waits in the same turn of the loop.
-    await endOfTurn()
-    return { claims, due }
   }
   const claimAll = async (items: readonly Claiming[]) => (await runClaim(statements.claim, items)).claims
   const claim = coalesce(claimAll, {
@@ -191,7 +211,7 @@ export function createJobStore(database: Database, options: JobStoreOptions): Jo
       )
       const [claimed] = claims
       if (claimed === undefined || due === undefined) throw new Error('pullgate.claim_due returned no note')
-      return { ...claimed, due: toDueResult(JSON.parse(due) as DueRow) }
+      return { ...claimed, due }
     },
     giveBack: (jobs) => report(statements.giveBack, jobs),
     confirm: (jobs) => report(statements.confirm, jobs),

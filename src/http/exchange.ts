@@ -46,7 +46,7 @@ export function writeHead(
   status: number,
   headers: OutgoingHttpHeaders | undefined,
   type: string | undefined,
-  text: string,
+  text: string | Buffer,
 ): void {
   exchange.writeHead(status, {
     'X-Request-Id': idOf(exchange),

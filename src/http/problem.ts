@@ -1,7 +1,7 @@
 import { z } from 'zod'
 import { errorTable, GatewayError } from '../domain/errors.ts'
 import type { ErrorCode } from '../domain/errors.ts'
-import { isOpen, sendText } from './exchange.ts'
+import { sendText } from './exchange.ts'
 import type { Exchange } from './exchange.ts'
 
 /** RFC 9457. `code` is stable; `errors` names the fields of a request that is not valid. */
@@ -19,6 +19,8 @@ export const problemSchema = z
       .describe('Of a pull whose settles were applied before it was refused'),
   })
   .meta({ id: 'Problem' })
+
+export const problemType = 'application/problem+json; charset=utf-8'
 
 export function problemOf(error: GatewayError): z.infer<typeof problemSchema> {
   const { title, status } = errorTable[error.code]
@@ -41,15 +43,24 @@ export function problemHeaders(error: GatewayError): Record<string, string> {
   }
 }
 
-/** Answers with the problem, unless an answer has begun or nobody is there to read it. */
+/**
+ * Answers with the problem, unless nobody is there to read it or an answer was given. Never throws. A client whose answer
+ * has begun, or cannot be made, is cut off: it would wait for the rest for ever.
+ */
 export function sendProblem(
   exchange: Exchange,
   error: GatewayError,
   extra: Record<string, unknown> = {},
 ): void {
-  if (!isOpen(exchange)) return
-  const text = JSON.stringify({ ...problemOf(error), ...extra })
-  sendText(exchange, error.status, 'application/problem+json; charset=utf-8', text, problemHeaders(error))
+  if (exchange.writableEnded || exchange.destroyed) return
+  try {
+    const text = JSON.stringify({ ...problemOf(error), ...extra })
+    if (!exchange.headersSent)
+      return sendText(exchange, error.status, problemType, text, problemHeaders(error))
+  } catch {
+    // It is cut off as well.
+  }
+  exchange.destroy()
 }
 
 /** Errors that are not ours say nothing to the client. */
