@@ -1,3 +1,5 @@
+import { maxHeaderSize, STATUS_CODES } from 'node:http'
+import type { Duplex } from 'node:stream'
 import { z } from 'zod'
 import { errorTable, GatewayError } from '../domain/errors.ts'
 import type { ErrorCode } from '../domain/errors.ts'
@@ -61,6 +63,40 @@ export function sendProblem(
     // It is cut off as well.
   }
   exchange.destroy()
+}
+
+/** What Node's parser refuses, by its code: these never become an exchange, or break off the body of one. */
+export function refusalOf(error: Error): GatewayError {
+  const headers = { Connection: 'close' }
+  switch ('code' in error ? error.code : undefined) {
+    case 'HPE_HEADER_OVERFLOW':
+      return new GatewayError('headers-too-large', {
+        headers,
+        detail: `they may have ${maxHeaderSize} bytes`,
+      })
+    case 'HPE_CHUNK_EXTENSIONS_OVERFLOW':
+      return new GatewayError('body-too-large', { headers, detail: 'the chunk extensions are too long' })
+    case 'ERR_HTTP_REQUEST_TIMEOUT':
+      return new GatewayError('request-timeout', { headers, detail: 'the request did not arrive in time' })
+    default:
+      return new GatewayError('invalid-request', { headers, detail: 'this is not HTTP/1.1 as of RFC 9112' })
+  }
+}
+
+/** The whole answer for a connection on which there is no exchange. It is not closed here. */
+export function writeProblem(socket: Duplex, error: GatewayError): void {
+  if (!socket.writable) return
+  const text = JSON.stringify(problemOf(error))
+  const headers = {
+    ...{
+      'Cache-Control': 'no-store',
+      'Content-Type': problemType,
+      'Content-Length': Buffer.byteLength(text),
+    },
+    ...{ ...problemHeaders(error), Connection: 'close' },
+  }
+  const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`)
+  socket.write(`HTTP/1.1 ${error.status} ${STATUS_CODES[error.status] ?? ''}\r\n${lines.join('')}\r\n${text}`)
 }
 
 /** Errors that are not ours say nothing to the client. */

@@ -17,9 +17,7 @@ let events: GatewayEvent[]
 let givenBack: string[]
 let written: string[]
 let answer: (exchange: Exchange) => void
-const server = createServer<never, typeof Exchange>({ ServerResponse: Exchange }, (_req, exchange) =>
-  answer(exchange as Exchange),
-)
+const server = createServer({ ServerResponse: Exchange }, (_req, exchange) => answer(exchange))
 
 beforeEach(async () => {
   events = []
