@@ -22,6 +22,7 @@ import { createSubscriptionDirectory } from './dispatch/subscription-directory.t
 import { countsByTopic, createUpkeep } from './dispatch/upkeep.ts'
 import { createWakes } from './dispatch/wakes.ts'
 import { systemClock } from './domain/clock.ts'
+import type { Clock } from './domain/clock.ts'
 import { createHandOver } from './http/hand-over.ts'
 import type { HttpServer } from './http/listening.ts'
 import { createAdmin, createApi } from './http/server.ts'
@@ -57,19 +58,29 @@ const spreadMsPerPull = 1
 const spreadMsMax = 2_000
 
 /** Wires the rooms together and starts them, the database first and the port last. Rejects with what to do. */
-export async function startGateway(config: Config, databaseUrl: string): Promise<Gateway> {
-  const clock = systemClock
+export async function startGateway(
+  config: Config,
+  databaseUrl: string,
+  clock: Clock = systemClock,
+): Promise<Gateway> {
   const logger = createLogger(config.PULLGATE_LOG_LEVEL, version)
   const observers = [logger.observe]
   const emit = emitTo(observers)
   const steps = new StopSteps(emit)
   const startedAt = clock.now()
   let serving = false
+  /** Not ready any more, so that balancers look elsewhere; served as before until it resolves. */
+  let leaving: Promise<void> | undefined
   let draining = false
 
   async function stop(reason: string): Promise<boolean> {
-    if (!draining) emit({ type: 'stopping', reason })
+    if (leaving === undefined) emit({ type: 'stopping', reason })
     const stopAt = clock.now()
+    leaving ??= new Promise((resolve) => {
+      if (config.PULLGATE_DRAIN_DELAY_SECONDS === 0) resolve()
+      else clock.after(config.PULLGATE_DRAIN_DELAY_SECONDS * 1000, resolve)
+    })
+    await leaving
     const clean = await steps.stop(config.PULLGATE_STOP_TIMEOUT_SECONDS * 1000)
     emit({ type: 'stopped', seconds: (clock.now() - stopAt) / 1000 })
     logger.flush()
@@ -154,7 +165,7 @@ export async function startGateway(config: Config, databaseUrl: string): Promise
       revision,
       parked: () => dispatcher.parked,
       parkedMax: config.PULLGATE_MAX_PARKED,
-      draining: () => draining,
+      draining: () => leaving !== undefined,
       listenerConnected: () => listener.connected,
       topics: () => ({ armed: arming.armed, unfenced: arming.unfenced, polled: arming.polled }),
       longTransactions: () => marks.longTransactions,
@@ -199,7 +210,7 @@ export async function startGateway(config: Config, databaseUrl: string): Promise
       keepAliveMs: config.PULLGATE_KEEP_ALIVE_SECONDS * 1000,
       admin: {
         metrics: async () => ({ contentType: registry.contentType, text: await registry.metrics() }),
-        notReady: () => [...(draining ? ['draining'] : []), ...(serving ? [] : ['starting'])],
+        notReady: () => [...(leaving ? ['draining'] : []), ...(serving ? [] : ['starting'])],
         degraded: () =>
           listener.lostTo === undefined ? [] : [`notifications are not heard (${listener.lostTo})`],
       },
@@ -230,7 +241,7 @@ export async function startGateway(config: Config, databaseUrl: string): Promise
       await Promise.all([dispatcher.answerAll(spreadMs), heldHeartbeats.drain(spreadMs)])
     })
     steps.push('claims', () => {
-      // From here on /readyz says no and new pulls are refused.
+      // From here on new pulls are refused.
       draining = true
       return dispatcher.stopClaiming()
     })
