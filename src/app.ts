@@ -15,7 +15,7 @@ import { createClaiming } from './dispatch/claiming.ts'
 import { createDeliveries } from './dispatch/deliveries.ts'
 import { createDispatcher } from './dispatch/dispatcher.ts'
 import { createDueWork } from './dispatch/due-work.ts'
-import { createHeldHeartbeats } from './dispatch/held-heartbeats.ts'
+import { announceSettles, createHeldHeartbeats } from './dispatch/held-heartbeats.ts'
 import { createMarks } from './dispatch/marks.ts'
 import { createMembership } from './dispatch/membership.ts'
 import { createSubscriptionDirectory } from './dispatch/subscription-directory.ts'
@@ -186,7 +186,7 @@ export async function startGateway(
     upkeep.start()
 
     const services = {
-      settles: createSettleStore(database),
+      settles: announceSettles(createSettleStore(database), heldHeartbeats),
       replays: createReplayStore(database),
       subscriptions,
       queue,

@@ -29,11 +29,13 @@ const statements = {
     name: 'heartbeats',
     text: 'select * from pullgate.heartbeats($1::bigint[], $2::uuid[], $3::integer[], $4::text[])',
   },
+  readLease: { name: 'read_leases', text: 'select * from pullgate.read_leases($1::bigint[], $2::uuid[])' },
   cancel: { name: 'cancel', text: 'select pullgate.cancel($1, $2) as state' },
   retry: { name: 'retry', text: 'select pullgate.retry($1) as state' },
 } satisfies Record<string, Statement>
 
 type SettledRow = { status: SettleStatus; state: JobState | null; due_at?: Date | null }
+type LeaseRow = { held: boolean; lease_ends_at: Date | null; cancel_reason: string | null }
 type HeartbeatRow = {
   status: SettleStatus
   lease_ends_at: Date | null
@@ -60,6 +62,7 @@ export function createSettleStore(database: Database): SettleStore {
   const fail = together<SettledRow>(statements.fail)
   const release = together<SettledRow>(statements.release)
   const heartbeat = together<HeartbeatRow>(statements.heartbeat)
+  const readLease = together<LeaseRow>(statements.readLease)
 
   const settled = async (row: Promise<SettledRow>): Promise<Settled> => {
     const { status, state, due_at } = await row
@@ -80,6 +83,10 @@ export function createSettleStore(database: Database): SettleStore {
       const row = await heartbeat([id, lease, leaseSeconds, progress])
       const { status, lease_ends_at, lease_seconds, cancel_reason } = row
       return { status, leaseEndsAt: lease_ends_at, leaseSeconds: lease_seconds, cancelReason: cancel_reason }
+    },
+    async readLease(id, lease) {
+      const { held, lease_ends_at, cancel_reason } = await readLease([id, lease])
+      return held ? { leaseEndsAt: lease_ends_at, cancelReason: cancel_reason } : undefined
     },
     cancel: (id, reason) => changeState(statements.cancel, [id, reason]),
     retry: (id) => changeState(statements.retry, [id]),

@@ -176,6 +176,8 @@ export type Beat = {
   readonly cancelReason: string | null
 }
 
+export type LeaseNow = Pick<Beat, 'leaseEndsAt' | 'cancelReason'>
+
 export type SettleStore = {
   /** `result` is JSON text. Without a lease it counts for a job whose acknowledgement was automatic. */
   complete(id: JobId, lease: Lease | null, result: string | null): Promise<Settled>
@@ -189,6 +191,8 @@ export type SettleStore = {
   release(id: JobId, lease: Lease, delaySeconds: number | null): Promise<Settled>
   /** `progress` is JSON text; null keeps the last one. */
   heartbeat(id: JobId, lease: Lease, leaseSeconds: number | null, progress: string | null): Promise<Beat>
+  /** The lease as it is, without renewing it; undefined if it is not held any more, as far as a look can say. */
+  readLease(id: JobId, lease: Lease): Promise<LeaseNow | undefined>
   cancel(id: JobId, reason: string | null): Promise<JobState>
   retry(id: JobId): Promise<JobState>
 }
