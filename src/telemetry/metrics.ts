@@ -39,10 +39,20 @@ const wakeBuckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1,
 const delayBuckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300]
 const waitBuckets = [0.01, 0.1, 0.5, 1, 5, 10, 20, 25, 30, 55, 60]
 
+/** Of prom-client's own, but for three gauges that are named as counters: sums of others that are there. */
+function collectDefaults(registry: Registry): void {
+  collectDefaultMetrics({ register: registry, prefix: 'pullgate_' })
+  for (const what of ['handles', 'requests', 'resources'])
+    registry.removeSingleMetric(`pullgate_nodejs_active_${what}_total`)
+}
+
+/** Classes of SQLSTATEs that are reported when something outside breaks; `XX`: a bug of Postgres. */
+const errorClasses = ['08', '25', '40', '53', '55', '57', '58', 'XX', 'other']
+
 export function createMetrics(sources: MetricSources): Metrics {
   const registry = new Registry()
   const registers = [registry]
-  collectDefaultMetrics({ register: registry, prefix: 'pullgate_' })
+  collectDefaults(registry)
 
   const counter = <L extends string>(name: string, help: string, labelNames: readonly L[] = []) =>
     createCounter(registry, { name: `pullgate_${name}`, help, labelNames })
@@ -145,6 +155,7 @@ export function createMetrics(sources: MetricSources): Metrics {
   for (const state of ['ready', 'orphaned', 'failed', 'cancelled']) leasesLost.inc({ state }, 0)
   for (const state of ['ready', 'failed']) offersEnded.inc({ state }, 0)
   for (const result of ['woke', 'idle', 'invalid']) notifications.inc({ result }, 0)
+  for (const each of errorClasses) databaseErrors.inc({ class: each }, 0)
   for (const task of [
     ...['backstop', 'due', 'fence', 'arming', 'polling', 'marks'],
     ...['snapshot', 'upkeep', 'last uses', 'gateways', 'unheard claims'],
