@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import type { Config } from './config.ts'
 import { openDatabase } from './db/database.ts'
+import { tellEnds } from './db/ended-jobs.ts'
 import { createGatewayStore } from './db/gateway-store.ts'
 import { createJobStore } from './db/job-store.ts'
 import { createListener } from './db/listener.ts'
@@ -88,7 +89,7 @@ export async function startGateway(
   }
 
   try {
-    const database = openDatabase({
+    const opened = openDatabase({
       url: databaseUrl,
       applicationName,
       poolMax: config.PULLGATE_POOL_MAX,
@@ -96,6 +97,7 @@ export async function startGateway(
       statementTimeoutMs: config.PULLGATE_STATEMENT_TIMEOUT_MS,
       emit,
     })
+    const database = tellEnds(opened, emit)
     steps.push('pool', database.close)
     const revision = await requireSchema(database.withClient)
 

@@ -7,6 +7,7 @@ import type { ClaimedJob, JobId, Lease } from '../domain/types.ts'
 import { coalesce } from './coalesce.ts'
 import { isUndone } from './database.ts'
 import type { Database, Statement } from './database.ts'
+import { ending } from './ended-jobs.ts'
 import { ascending } from './lane-marks.ts'
 import { toDueResult } from './watch-store.ts'
 import type { DueRow } from './watch-store.ts'
@@ -25,13 +26,16 @@ const statements = {
     name: 'refresh_claims',
     text: 'select lease, lease_ends_at as "leaseEndsAt" from pullgate.refresh_claims($1::bigint[], $2::uuid[])',
   },
-  claimDue: {
+  claimDue: ending({
     name: 'claim_due',
     text: `select * from pullgate.claim_due($1, $2, $3::bigint[], $4::uuid[], $5::integer[], $6::bigint[], $7::bigint[], $8, $9, $10::uuid[])`,
-  },
-  giveBack: { name: 'give_back', text: 'select pullgate.give_back($1::bigint[], $2::uuid[]) as jobs' },
-  confirm: { name: 'confirm', text: 'select pullgate.confirm($1::bigint[], $2::uuid[]) as jobs' },
-  doubt: { name: 'doubt', text: 'select pullgate.doubt($1::bigint[], $2::uuid[]) as jobs' },
+  }),
+  giveBack: ending({
+    name: 'give_back',
+    text: 'select pullgate.give_back($1::bigint[], $2::uuid[]) as jobs',
+  }),
+  confirm: ending({ name: 'confirm', text: 'select pullgate.confirm($1::bigint[], $2::uuid[]) as jobs' }),
+  doubt: ending({ name: 'doubt', text: 'select pullgate.doubt($1::bigint[], $2::uuid[]) as jobs' }),
 } satisfies Record<string, Statement>
 
 /** A job as the functions return it that hand one out. */

@@ -5,6 +5,7 @@ import type { JobId, Lease, SettleStatus } from '../domain/types.ts'
 import { coalesce } from './coalesce.ts'
 import { sqlStateOf } from './database.ts'
 import type { Database, Statement } from './database.ts'
+import { ending } from './ended-jobs.ts'
 
 /**
  * Settles and heartbeats by lease (sql/functions/settle.sql), outcomes by job id (outcome.sql). Those of a verb that
@@ -12,25 +13,25 @@ import type { Database, Statement } from './database.ts'
  */
 
 const statements = {
-  complete: {
+  complete: ending({
     name: 'settle_completes',
     text: 'select * from pullgate.settle_completes($1::bigint[], $2::uuid[], $3::text[])',
-  },
-  fail: {
+  }),
+  fail: ending({
     name: 'settle_fails',
     text: `select * from pullgate.settle_fails(
       $1::bigint[], $2::uuid[], $3::text[], $4::boolean[], $5::double precision[])`,
-  },
-  release: {
+  }),
+  release: ending({
     name: 'settle_releases',
     text: 'select * from pullgate.settle_releases($1::bigint[], $2::uuid[], $3::double precision[])',
-  },
+  }),
   heartbeat: {
     name: 'heartbeats',
     text: 'select * from pullgate.heartbeats($1::bigint[], $2::uuid[], $3::integer[], $4::text[])',
   },
   readLease: { name: 'read_leases', text: 'select * from pullgate.read_leases($1::bigint[], $2::uuid[])' },
-  cancel: { name: 'cancel', text: 'select pullgate.cancel($1, $2) as state' },
+  cancel: ending({ name: 'cancel', text: 'select pullgate.cancel($1, $2) as state' }),
   retry: { name: 'retry', text: 'select pullgate.retry($1) as state' },
 } satisfies Record<string, Statement>
 

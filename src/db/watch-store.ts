@@ -1,12 +1,13 @@
 import type { DueResult, WatchStore } from '../domain/ports.ts'
 import type { SubscriptionId, TopicId } from '../domain/types.ts'
 import type { Database, Statement } from './database.ts'
+import { ending } from './ended-jobs.ts'
 import { ascending } from './lane-marks.ts'
 
 /** Looking, arming, due work, low-water marks: sql/functions/look.sql, due.sql, wake.sql, marks.sql. */
 
 const statements = {
-  runDue: { name: 'run_due', text: 'select * from pullgate.run_due($1, $2)' },
+  runDue: ending({ name: 'run_due', text: 'select * from pullgate.run_due($1, $2)' }),
   look: {
     name: 'look',
     text: `select ready_topics::text[], ended::text[], due_in_ms, due_topic, fence::text, horizon::text,

@@ -1,3 +1,4 @@
+import type { JobState } from './job-states.ts'
 import type {
   ListenerLossCause,
   PullOutcome,
@@ -53,6 +54,8 @@ export type GatewayEvent =
   | { readonly type: 'gateway joined'; readonly gateway: number }
   | { readonly type: 'delivery report failed'; readonly dropped: number; readonly error: Error }
   | { readonly type: 'settle'; readonly verb: SettleVerb; readonly status: SettleStatus }
+  /** By statements of this gateway, whatever they were for. */
+  | { readonly type: 'jobs ended'; readonly topic: string; readonly state: JobState; readonly jobs: number }
   | { readonly type: 'heartbeat'; readonly status: SettleStatus }
   | { readonly type: 'published'; readonly jobs: number }
   | {

@@ -59,6 +59,7 @@ function levelOf(event: GatewayEvent): Level | undefined {
     case 'request':
     case 'settle':
     case 'heartbeat':
+    case 'jobs ended':
     case 'published':
     case 'claim':
       return 'debug'

@@ -1,30 +1,10 @@
-import { collectDefaultMetrics, Gauge, Registry } from 'prom-client'
+import { Registry } from 'prom-client'
 import type { GatewayEvent } from '../domain/events.ts'
+import { finalStates } from '../domain/job-states.ts'
 import { listenerLossCauses, pullOutcomes, returnReasons, wakeCauses } from '../domain/types.ts'
+import { addGauges, collectDefaults } from './gauges.ts'
+import type { MetricSources } from './gauges.ts'
 import { createCounter, createHistogram } from './meters.ts'
-
-/** What a scrape reads that is state rather than an event. Nothing here may ask the database. */
-export type MetricSources = {
-  readonly version: string
-  readonly revision: number
-  readonly parked: () => number
-  readonly parkedMax: number
-  readonly draining: () => boolean
-  readonly listenerConnected: () => boolean
-  /** Topics that publishers notify this gateway of (some of them not fenced yet), and busy ones that it polls instead. */
-  readonly topics: () => { readonly armed: number; readonly unfenced: number; readonly polled: number }
-  readonly longTransactions: () => number
-  readonly pool: () => { total: number; idle: number; waiting: number; max: number }
-  readonly queue: () => QueueGauges
-}
-
-/** The cached counts; `ageSeconds` says how old they are now. */
-export type QueueGauges = {
-  readonly jobs: readonly { topic: string; state: string; jobs: number }[]
-  readonly oldestReady: readonly { topic: string; seconds: number }[]
-  readonly ageSeconds: number
-  readonly durationSeconds: number
-}
 
 export type Metrics = {
   readonly registry: Registry
@@ -39,19 +19,11 @@ const wakeBuckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1,
 const delayBuckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300]
 const waitBuckets = [0.01, 0.1, 0.5, 1, 5, 10, 20, 25, 30, 55, 60]
 
-/** Of prom-client's own, but for three gauges that are named as counters: sums of others that are there. */
-function collectDefaults(registry: Registry): void {
-  collectDefaultMetrics({ register: registry, prefix: 'pullgate_' })
-  for (const what of ['handles', 'requests', 'resources'])
-    registry.removeSingleMetric(`pullgate_nodejs_active_${what}_total`)
-}
-
 /** Classes of SQLSTATEs that are reported when something outside breaks; `XX`: a bug of Postgres. */
 const errorClasses = ['08', '25', '40', '53', '55', '57', '58', 'XX', 'other']
 
 export function createMetrics(sources: MetricSources): Metrics {
   const registry = new Registry()
-  const registers = [registry]
   collectDefaults(registry)
 
   const counter = <L extends string>(name: string, help: string, labelNames: readonly L[] = []) =>
@@ -62,21 +34,16 @@ export function createMetrics(sources: MetricSources): Metrics {
     buckets: number[],
     labelNames: readonly L[] = [],
   ) => createHistogram(registry, { name: `pullgate_${name}`, help, labelNames }, buckets)
-  const gauge = (name: string, help: string, read: () => number) =>
-    new Gauge({
-      name: `pullgate_${name}`,
-      help,
-      registers,
-      collect() {
-        this.set(read())
-      },
-    })
 
+  const jobsEnded = counter('jobs_ended_total', 'Jobs that this gateway ended, by topic and final state', [
+    ...['topic' as const, 'state' as const],
+  ])
   const topicLabels = new Set<string>()
   const topicLabel = (topic: string): string => {
     if (topicLabels.has(topic)) return topic
     if (topicLabels.size >= topicLabelsMax) return '_other'
     topicLabels.add(topic)
+    for (const state of finalStates) jobsEnded.inc({ topic, state }, 0)
     return topic
   }
 
@@ -164,74 +131,7 @@ export function createMetrics(sources: MetricSources): Metrics {
   for (const outcome of ['confirmed', 'undelivered', 'in_doubt']) deliveries.inc({ outcome }, 0)
   for (const reason of returnReasons) returned.inc({ reason: reason.replace(' ', '_') }, 0)
 
-  gauge('pulls_parked', 'Pulls parked on this gateway', sources.parked)
-  gauge('pulls_parked_limit', 'Pulls that this gateway may park', () => sources.parkedMax)
-  gauge('draining', '1 while the gateway shuts down', () => Number(sources.draining()))
-  gauge('listener_connected', '1 while the gateway hears notifications', () =>
-    Number(sources.listenerConnected()),
-  )
-  new Gauge({
-    name: 'pullgate_watched_topics',
-    help: 'Topics with parked pulls: notified of when armed, looked at while unfenced, polled when busy',
-    labelNames: ['mode'],
-    registers,
-    collect() {
-      const { armed, unfenced, polled } = sources.topics()
-      this.set({ mode: 'armed' }, armed - unfenced)
-      this.set({ mode: 'unfenced' }, unfenced)
-      this.set({ mode: 'polled' }, polled)
-    },
-  })
-  gauge('long_transactions', 'Transactions open for over a second that claims do not wait for', () =>
-    sources.longTransactions(),
-  )
-  gauge('db_pool_max', 'Connections the pool may open', () => sources.pool().max)
-  gauge('db_pool_waiting', 'Statements that wait for a connection', () => sources.pool().waiting)
-  new Gauge({
-    name: 'pullgate_db_pool_connections',
-    help: 'Connections of the pool by state',
-    labelNames: ['state'],
-    registers,
-    collect() {
-      const { total, idle } = sources.pool()
-      this.set({ state: 'idle' }, idle)
-      this.set({ state: 'active' }, total - idle)
-    },
-  })
-  gauge('queue_snapshot_age_seconds', 'Age of the queue counts', () => sources.queue().ageSeconds)
-  gauge('queue_snapshot_duration_seconds', 'Time it took to count', () => sources.queue().durationSeconds)
-  new Gauge({
-    name: 'pullgate_queue_jobs',
-    help: 'Live jobs by topic and state, from the last count; the same on every gateway',
-    labelNames: ['topic', 'state'],
-    registers,
-    collect() {
-      this.reset()
-      for (const { topic, state, jobs } of sources.queue().jobs)
-        this.inc({ topic: topicLabel(topic), state }, jobs)
-    },
-  })
-  new Gauge({
-    name: 'pullgate_queue_oldest_ready_age_seconds',
-    help: 'How long the oldest ready job has waited; absent when none is ready; the same on every gateway',
-    labelNames: ['topic'],
-    registers,
-    collect() {
-      this.reset()
-      const oldest = new Map<string, number>()
-      for (const { topic, seconds } of sources.queue().oldestReady) {
-        const label = topicLabel(topic)
-        oldest.set(label, Math.max(seconds, oldest.get(label) ?? 0))
-      }
-      for (const [topic, seconds] of oldest) this.set({ topic }, seconds)
-    },
-  })
-  new Gauge({
-    name: 'pullgate_build_info',
-    help: 'Always 1',
-    labelNames: ['version', 'schema_revision'],
-    registers,
-  }).set({ version: sources.version, schema_revision: String(sources.revision) }, 1)
+  addGauges(registry, sources, topicLabel)
 
   function observe(event: GatewayEvent): void {
     switch (event.type) {
@@ -262,6 +162,8 @@ export function createMetrics(sources: MetricSources): Metrics {
         return reportsDropped.inc({}, event.dropped)
       case 'settle':
         return settles.inc({ verb: event.verb, status: event.status })
+      case 'jobs ended':
+        return jobsEnded.inc({ topic: topicLabel(event.topic), state: event.state }, event.jobs)
       case 'heartbeat':
         return heartbeats.inc({ status: event.status })
       case 'published':
