@@ -5,6 +5,7 @@ import type {
   ReturnReason,
   SettleStatus,
   SettleVerb,
+  Subscription,
   WakeCause,
 } from './types.ts'
 
@@ -40,6 +41,11 @@ export type GatewayEvent =
       readonly jobs: number
       readonly subscription: string
     }
+  /**
+   * A pull was given jobs through a proxy; `first` of this acknowledgement here. A proxy may hide that the client has left:
+   * then an automatic acknowledgement confirms what nobody got.
+   */
+  | { readonly type: 'proxied pull'; readonly ack: Subscription['ack']; readonly first: boolean }
   /** From the hint that made the gateway claim to the response in the hands of the operating system. */
   | { readonly type: 'response written'; readonly wakeSeconds: number }
   | {

@@ -38,6 +38,8 @@ function levelOf(event: GatewayEvent): Level | undefined {
     case 'request failed':
     case 'delivery report failed':
       return 'error'
+    case 'proxied pull':
+      return event.first && event.ack === 'auto' ? 'warn' : undefined
     case 'jobs returned':
       return event.jobs > 0 ? 'info' : undefined
     case 'gateways buried':

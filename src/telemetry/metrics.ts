@@ -68,6 +68,7 @@ export function createMetrics(sources: MetricSources): Metrics {
   const pullWait = histogram('pull_wait_seconds', 'How long pulls were held, by outcome', waitBuckets, [
     'outcome',
   ])
+  const proxiedPulls = counter('proxied_pulls_total', 'Pulls that were given jobs through a proxy', ['ack'])
   const deliveries = counter('deliveries_total', 'Claimed jobs by what became of their hand-over', [
     'outcome',
   ])
@@ -129,6 +130,7 @@ export function createMetrics(sources: MetricSources): Metrics {
   ])
     upkeepErrors.inc({ task }, 0)
   for (const outcome of ['confirmed', 'undelivered', 'in_doubt']) deliveries.inc({ outcome }, 0)
+  for (const ack of ['auto', 'explicit']) proxiedPulls.inc({ ack }, 0)
   for (const reason of returnReasons) returned.inc({ reason: reason.replace(' ', '_') }, 0)
 
   addGauges(registry, sources, topicLabel)
@@ -152,6 +154,8 @@ export function createMetrics(sources: MetricSources): Metrics {
       case 'pull ended':
         pulls.inc({ outcome: event.outcome })
         return pullWait.observe({ outcome: event.outcome }, event.waitSeconds)
+      case 'proxied pull':
+        return proxiedPulls.inc({ ack: event.ack })
       case 'response written':
         return wakeToResponse.observe({}, event.wakeSeconds)
       case 'delivery':

@@ -56,6 +56,11 @@ function sampleEvents(): GatewayEvent[] {
       jobs: 0,
       subscription: 's',
     })),
+    ...(['auto', 'explicit'] as const).map((ack): GatewayEvent => ({
+      type: 'proxied pull',
+      ack,
+      first: true,
+    })),
     { type: 'response written', wakeSeconds: 0.01 },
     ...(['confirmed', 'undelivered', 'in doubt'] as const).map((outcome): GatewayEvent => ({
       type: 'delivery',

@@ -31,7 +31,7 @@ const explicit = subscription('s', ['a'], { ack: 'explicit' })
 const ids = (jobs: readonly ClaimedJob[]) => jobs.map(({ id }) => id)
 
 /** What a client is answered whose pull comes to this. */
-function pull(outcome: Answer, more: Partial<Pull> = {}) {
+function pull(outcome: Answer, more: Partial<Pull> = {}, headers: Readonly<Record<string, string>> = {}) {
   const answers = createPullAnswers({
     clock: createFakeClock({ random: () => 0 }),
     emit: (event) => void events.push(event),
@@ -48,7 +48,9 @@ function pull(outcome: Answer, more: Partial<Pull> = {}) {
     const asked = { exchange, subscription: 's', batch: true, max: 10, key: undefined, settled: undefined }
     answers.respond({ ...asked, headers: undefined, ...more }, explicit, outcome)
   }
-  return apiOf(`http://127.0.0.1:${(server.address() as AddressInfo).port}`).request('PATCH', '/')
+  return apiOf(`http://127.0.0.1:${(server.address() as AddressInfo).port}`).request('PATCH', '/', {
+    headers,
+  })
 }
 
 /** A job of which no text can be made. */
@@ -111,3 +113,15 @@ test('an answer is made of half the jobs, and so on, down to one', () => {
   expect([tried, ids(made.jobs), made.payload]).toEqual([[5, 3, 2, 1], ['1'], '1'])
   expect(() => makePayload(jobs, () => ''.padEnd(2 ** 30))).toThrow(RangeError)
 })
+
+test.each(['Via', 'X-Forwarded-For', 'Forwarded'])(
+  'jobs given through a proxy are told of: %s',
+  async (header) => {
+    const proxied = () => events.filter(({ type }) => type === 'proxied pull')
+    const outcome = { kind: 'jobs', jobs: [job('1')], wokenAt: 0 } as const
+    await pull(outcome)
+    expect(proxied()).toEqual([])
+    await pull(outcome, {}, { [header]: 'x' })
+    expect(proxied()).toEqual([{ type: 'proxied pull', ack: 'explicit', first: true }])
+  },
+)

@@ -1,7 +1,7 @@
 import { asError, GatewayError } from '../../domain/errors.ts'
 import type { ClaimedJob, PullKey, PullOutcome, Subscription } from '../../domain/types.ts'
 import type { Answer } from '../../dispatch/waiter.ts'
-import { idOf, jsonType, sendEmpty, sendText, writeHead } from '../exchange.ts'
+import { idOf, isProxied, jsonType, sendEmpty, sendText, writeHead } from '../exchange.ts'
 import type { Exchange } from '../exchange.ts'
 import { ended } from '../lookup.ts'
 import { sendProblem, asGatewayError } from '../problem.ts'
@@ -35,6 +35,8 @@ export function createPullAnswers(
   services: Pick<Services, 'directory' | 'handOver' | 'clock' | 'emit'>,
 ): PullAnswers {
   const { directory, handOver, clock, emit } = services
+  /** Acknowledgements of pulls that were given jobs through a proxy. */
+  const proxied = new Set<Subscription['ack']>()
 
   function end(pull: Pull, outcome: PullOutcome, jobs = 0): void {
     const waitSeconds = (clock.now() - pull.exchange.arrivedAt) / 1000
@@ -79,6 +81,10 @@ export function createPullAnswers(
     })
     writeHead(pull.exchange, 200, pull.headers, jsonType, payload)
     end(pull, 'jobs', jobs.length)
+    if (isProxied(pull.exchange.req)) {
+      emit({ type: 'proxied pull', ack, first: !proxied.has(ack) })
+      proxied.add(ack)
+    }
     handOver.write(pull.exchange, payload, { jobs, ack, wokenAt })
     handOver.giveBack(claimed.slice(jobs.length))
   }
