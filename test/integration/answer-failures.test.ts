@@ -17,7 +17,9 @@ function breakText(): () => void {
       throw new RangeError('Invalid string length')
     return stringify(value, ...more)
   }) as typeof JSON.stringify)
-  const mend = () => void spy.mockRestore()
+  const mend = () => {
+    spy.mockRestore()
+  }
   onTestFinished(mend)
   return mend
 }

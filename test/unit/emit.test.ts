@@ -4,7 +4,9 @@ import { emitTo } from '../../src/telemetry/emit.ts'
 
 test('an observer that throws breaks neither the caller nor the next observer, and the process warns once', () => {
   const warning = vi.spyOn(process, 'emitWarning').mockImplementation(() => undefined)
-  onTestFinished(() => void warning.mockRestore())
+  onTestFinished(() => {
+    warning.mockRestore()
+  })
   const seen: string[] = []
   const broken = () => {
     throw new Error('no such label')
