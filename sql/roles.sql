@@ -108,6 +108,7 @@ grant execute on function
   pullgate.settle_fails(bigint[], uuid[], text[], boolean[], double precision[]),
   pullgate.settle_releases(bigint[], uuid[], double precision[]),
   pullgate.heartbeats(bigint[], uuid[], integer[], text[]),
+  pullgate.read_leases(bigint[], uuid[]),
   pullgate.subscribe(text[], text, text, integer, integer, integer),
   pullgate.unsubscribe(uuid, boolean),
   pullgate.read_subscriptions(uuid),

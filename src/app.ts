@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto'
 import type { Config } from './config.ts'
 import { openDatabase } from './db/database.ts'
 import { explained } from './db/explain.ts'
+import { tellEnds } from './db/ended-jobs.ts'
 import { createGatewayStore } from './db/gateway-store.ts'
 import { createJobStore } from './db/job-store.ts'
 import { createListener } from './db/listener.ts'
@@ -16,21 +17,21 @@ import { createClaiming } from './dispatch/claiming.ts'
 import { createDeliveries } from './dispatch/deliveries.ts'
 import { createDispatcher } from './dispatch/dispatcher.ts'
 import { createDueWork } from './dispatch/due-work.ts'
-import { createHeldHeartbeats } from './dispatch/held-heartbeats.ts'
+import { announceSettles, createHeldHeartbeats } from './dispatch/held-heartbeats.ts'
 import { createMarks } from './dispatch/marks.ts'
 import { createMembership } from './dispatch/membership.ts'
 import { createSubscriptionDirectory } from './dispatch/subscription-directory.ts'
 import { countsByTopic, createUpkeep } from './dispatch/upkeep.ts'
 import { createWakes } from './dispatch/wakes.ts'
 import { systemClock } from './domain/clock.ts'
-import type { Emit } from './domain/events.ts'
+import type { Clock } from './domain/clock.ts'
 import { createHandOver } from './http/hand-over.ts'
 import type { HttpServer } from './http/listening.ts'
 import { createAdmin, createApi } from './http/server.ts'
 import { StopSteps } from './shutdown.ts'
+import { emitTo } from './telemetry/emit.ts'
 import { createLogger } from './telemetry/logger.ts'
 import { createMetrics } from './telemetry/metrics.ts'
-import type { Metrics } from './telemetry/metrics.ts'
 import { version } from './version.ts'
 
 export type Gateway = {
@@ -54,23 +55,26 @@ const spreadMsMax = 2_000
 export async function startGateway(
   config: Config,
   databaseUrl: string,
-  signal?: AbortSignal,
+  { signal, clock = systemClock }: { readonly signal?: AbortSignal; readonly clock?: Clock | undefined } = {},
 ): Promise<Gateway> {
-  const clock = systemClock
   const logger = createLogger(config.PULLGATE_LOG_LEVEL, version)
-  let metrics: Metrics | undefined
-  const emit: Emit = (event) => {
-    logger.observe(event)
-    metrics?.observe(event)
-  }
+  const observers = [logger.observe]
+  const emit = emitTo(observers)
   const steps = new StopSteps(emit)
   const startedAt = clock.now()
   let serving = false
+  /** Not ready any more, so that balancers look elsewhere; served as before until it resolves. */
+  let leaving: Promise<void> | undefined
   let draining = false
 
   async function stop(reason: string): Promise<boolean> {
-    if (!draining) emit({ type: 'stopping', reason })
+    if (leaving === undefined) emit({ type: 'stopping', reason })
     const stopAt = clock.now()
+    leaving ??= new Promise((resolve) => {
+      if (config.PULLGATE_DRAIN_DELAY_SECONDS === 0) resolve()
+      else clock.after(config.PULLGATE_DRAIN_DELAY_SECONDS * 1000, resolve)
+    })
+    await leaving
     const clean = await steps.stop(config.PULLGATE_STOP_TIMEOUT_SECONDS * 1000)
     emit({ type: 'stopped', seconds: (clock.now() - stopAt) / 1000 })
     logger.flush()
@@ -79,7 +83,7 @@ export async function startGateway(
 
   const setting = config.DATABASE_URL === undefined ? 'the embedded Postgres' : 'DATABASE_URL'
   try {
-    const database = await explained(setting, 'serve', () =>
+    const opened = await explained(setting, 'serve', () =>
       openDatabase({
         url: databaseUrl,
         applicationName,
@@ -89,6 +93,7 @@ export async function startGateway(
         emit,
       }),
     )
+    const database = tellEnds(opened, emit)
     steps.push('pool', database.close)
     const patience = {
       ...{ setting, purpose: 'serve' as const, seconds: config.PULLGATE_CONNECT_WAIT_SECONDS, signal },
@@ -161,12 +166,12 @@ export async function startGateway(
         wakes.deaf(cause)
       },
     })
-    metrics = createMetrics({
+    const { registry, observe } = createMetrics({
       version,
       revision,
       parked: () => dispatcher.parked,
       parkedMax: config.PULLGATE_MAX_PARKED,
-      draining: () => draining,
+      draining: () => leaving !== undefined,
       listenerConnected: () => listener.connected,
       topics: () => ({ armed: arming.armed, unfenced: arming.unfenced, polled: arming.polled }),
       longTransactions: () => marks.longTransactions,
@@ -174,7 +179,7 @@ export async function startGateway(
       problems: upkeep.problems,
       queue: () => queueGauges(upkeep.latest()),
     })
-    const { registry } = metrics
+    observers.push(observe)
 
     steps.push('listener', listener.close)
     const listenSetting =
@@ -190,7 +195,7 @@ export async function startGateway(
     upkeep.start()
 
     const services = {
-      settles: createSettleStore(database),
+      settles: announceSettles(createSettleStore(database), heldHeartbeats),
       replays: createReplayStore(database),
       subscriptions,
       queue,
@@ -214,7 +219,7 @@ export async function startGateway(
       keepAliveMs: config.PULLGATE_KEEP_ALIVE_SECONDS * 1000,
       admin: {
         metrics: async () => ({ contentType: registry.contentType, text: await registry.metrics() }),
-        notReady: () => [...(draining ? ['draining'] : []), ...(serving ? [] : ['starting'])],
+        notReady: () => [...(leaving ? ['draining'] : []), ...(serving ? [] : ['starting'])],
         degraded: () =>
           listener.lostTo === undefined ? [] : [`notifications are not heard (${listener.lostTo})`],
       },
@@ -245,7 +250,7 @@ export async function startGateway(
       await Promise.all([dispatcher.answerAll(spreadMs), heldHeartbeats.drain(spreadMs)])
     })
     steps.push('claims', () => {
-      // From here on /readyz says no and new pulls are refused.
+      // From here on new pulls are refused.
       draining = true
       return dispatcher.stopClaiming()
     })

@@ -32,7 +32,8 @@ const keys = {
   PULLGATE_MAX_PARKED: number(1, 1_000_000).default(15_000),
   PULLGATE_BODY_MAX_BYTES: number(1024, 209_715_200).default(2_097_152),
   PULLGATE_BACKSTOP_MS: number(100, 60_000).default(1000),
-  PULLGATE_KEEP_ALIVE_SECONDS: number(5, 3600).default(75),
+  PULLGATE_KEEP_ALIVE_SECONDS: number(5, 86_400).default(650),
+  PULLGATE_DRAIN_DELAY_SECONDS: number(0, 600).default(0),
   PULLGATE_STOP_TIMEOUT_SECONDS: number(1, 600).default(15),
   /** Read by `pullgate demo` only: the gateway that its executors pull from. */
   PULLGATE_URL: z.url({ protocol: /^https?$/ }).optional(),

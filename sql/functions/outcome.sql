@@ -18,6 +18,21 @@ begin
 end
 $$;
 
+-- Gateways that hold a heartbeat of the running job ask again: it was cancelled, or has ended by id. What ends by lease
+-- is not notified of, since a commit with NOTIFY is expensive (wake.sql): its gateway knows, and another one
+-- finds it when it has held the heartbeat for its time.
+create or replace function pullgate.notify_heartbeats(p_id bigint)
+returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if current_setting('pullgate.notify', true) is distinct from 'off' then
+    perform pg_notify('pullgate_wake', 'cancel:' || p_id);
+  end if;
+end
+$$;
+
 -- The outcome of a job that is in history as delivered.
 create or replace function pullgate.tell(p_finished pullgate.history, p_state text, p_result text, p_error text)
 returns void
@@ -78,6 +93,10 @@ begin
       v.job.last_error := left(p_error, 10000);
       v.job.log := pullgate.logged(v.job, 'failed', 'failed');
     end if;
+    -- An executor that never learns its lease sends no heartbeats.
+    if (v.job).state = 'running' and not (v.job).auto_ack then
+      perform pullgate.notify_heartbeats(p_id);
+    end if;
     perform pullgate.finish(v.job, p_state, p_result);
     return true;
   elsif (v.finished).state = 'delivered' then
@@ -136,9 +155,7 @@ begin
   v.job.cancel_reason := left(coalesce(nullif(reason, ''), 'cancelled'), 1000);
   if (v.job).state = 'running' then
     update pullgate.job j set cancel_reason = (v.job).cancel_reason where j.id = job_id;
-    if current_setting('pullgate.notify', true) is distinct from 'off' then
-      perform pg_notify('pullgate_wake', 'cancel:' || job_id);
-    end if;
+    perform pullgate.notify_heartbeats(job_id);
     return 'running';
   end if;
   perform pullgate.finish(v.job, 'cancelled');

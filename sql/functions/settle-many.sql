@@ -157,3 +157,20 @@ begin
       order by e.position;
 end
 $$;
+
+-- What is left of leases that run, without renewing them: a row per element, `held` false for one that has ended, was
+-- settled, or is none. Locks nothing.
+create or replace function pullgate.read_leases(p_ids bigint[], p_leases uuid[])
+returns table (held boolean, lease_ends_at timestamptz, cancel_reason text)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+    select coalesce(j.lease = e.lease and j.settled is null and j.state = 'running', false), j.lease_ends_at,
+        j.cancel_reason
+      from unnest(p_ids, p_leases) with ordinality as e (id, lease, position)
+      left join pullgate.job j on j.id = any (array[e.id])
+      order by e.position;
+end
+$$;

@@ -1,7 +1,8 @@
 -- Wakes: how gateways hear that a topic may have work. Hints only; a claim decides.
 --
 -- Channel pullgate_wake. Payload: a topic's id, or `due:` and a topic's id for a job that falls due within 2 s; besides
--- `ended:` and a subscription's id, `cancel:` and the id of a running job.
+-- `ended:` and a subscription's id, `cancel:` and the id of a running job that was cancelled,
+-- or has ended by id.
 --
 -- A commit that carries NOTIFY takes one lock of the whole cluster through its flush: 32 publishers fell from 23,500 to
 -- 5,000 inserts/s. So publishers notify only for topics that are armed (pullgate.armed), that is, where somebody waits.

@@ -1,18 +1,19 @@
 import type { GatewayStore } from '../domain/ports.ts'
 import type { Database, Statement } from './database.ts'
+import { ending } from './ended-jobs.ts'
 
 /** What dead gateways, lost sessions and unheard answers leave behind: sql/functions/gateway.sql. */
 
 const statements = {
-  bury: { name: 'bury', text: 'select pullgate.bury($1::integer[]) as jobs' },
-  retire: {
+  bury: ending({ name: 'bury', text: 'select pullgate.bury($1::integer[]) as jobs' }),
+  retire: ending({
     name: 'retire',
     text: 'select pullgate.retire($1::integer[], $2, $3::bigint[], $4::uuid[]) as jobs',
-  },
-  giveBackUnheard: {
+  }),
+  giveBackUnheard: ending({
     name: 'give_back_unheard',
     text: 'select pullgate.give_back_unheard($1::bigint[], $2::uuid[], $3) as jobs',
-  },
+  }),
 } satisfies Record<string, Statement>
 
 export function createGatewayStore(database: Database): GatewayStore {

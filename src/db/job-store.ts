@@ -2,11 +2,12 @@ import { randomBytes } from 'node:crypto'
 import { setImmediate as endOfTurn } from 'node:timers/promises'
 import type { Clock } from '../domain/clock.ts'
 import { GatewayError } from '../domain/errors.ts'
-import type { Held, JobStore, LaneMarks, Slot, UnheardClaim } from '../domain/ports.ts'
+import type { DueResult, Held, JobStore, LaneMarks, Slot, UnheardClaim } from '../domain/ports.ts'
 import type { ClaimedJob, JobId, Lease } from '../domain/types.ts'
 import { coalesce } from './coalesce.ts'
 import { isOfRow, isUndone } from './database.ts'
 import type { Database, Statement } from './database.ts'
+import { ending } from './ended-jobs.ts'
 import { ascending } from './lane-marks.ts'
 import { runDueStatement, toDueResult } from './watch-store.ts'
 import type { DueRow } from './watch-store.ts'
@@ -25,17 +26,20 @@ const statements = {
     name: 'refresh_claims',
     text: 'select lease, lease_ends_at as "leaseEndsAt" from pullgate.refresh_claims($1::bigint[], $2::uuid[])',
   },
-  claimDue: {
+  claimDue: ending({
     name: 'claim_due',
     text: `select * from pullgate.claim_due($1, $2, $3::bigint[], $4::uuid[], $5::integer[], $6::bigint[], $7::bigint[], $8, $9, $10::uuid[])`,
-  },
+  }),
   setAsideUnreadable: {
     name: 'set_aside_unreadable',
     text: 'select pullgate.set_aside_unreadable($1::bigint[], $2::bigint[], $3::bigint[], $4) as jobs',
   },
-  giveBack: { name: 'give_back', text: 'select pullgate.give_back($1::bigint[], $2::uuid[]) as jobs' },
-  confirm: { name: 'confirm', text: 'select pullgate.confirm($1::bigint[], $2::uuid[]) as jobs' },
-  doubt: { name: 'doubt', text: 'select pullgate.doubt($1::bigint[], $2::uuid[]) as jobs' },
+  giveBack: ending({
+    name: 'give_back',
+    text: 'select pullgate.give_back($1::bigint[], $2::uuid[]) as jobs',
+  }),
+  confirm: ending({ name: 'confirm', text: 'select pullgate.confirm($1::bigint[], $2::uuid[]) as jobs' }),
+  doubt: ending({ name: 'doubt', text: 'select pullgate.doubt($1::bigint[], $2::uuid[]) as jobs' }),
 } satisfies Record<string, Statement>
 
 /** A job as the functions return it that hand one out. */
@@ -103,6 +107,45 @@ type OpenClaim = {
   left: boolean
 }
 
+/** A slot of the statement, and where it was asked for. */
+type Place = {
+  readonly topic: ClaimedJob['topic']
+  readonly slot: Slot
+  readonly item: number
+  readonly index: number
+}
+
+/** One claim per item. `due`: what the note of that name says. */
+type Reply = { readonly claims: OpenClaim[]; readonly due: DueResult | undefined }
+
+function toReply(
+  rows: readonly ClaimRow[],
+  items: readonly Claiming[],
+  places: readonly Place[],
+  gateway: number,
+): Reply {
+  const claims = items.map((): OpenClaim => ({ gateway, jobs: [], endedSlots: [], left: false }))
+  let due: DueResult | undefined
+  for (const row of rows) {
+    if (row.note === 'due') {
+      due = toDueResult(JSON.parse(row.job_spec) as DueRow)
+      continue
+    }
+    const place = places[(row.slot ?? 0) - 1]
+    const claim = claims[place?.item ?? -1]
+    if (place === undefined || claim === undefined)
+      throw new Error(`a claim returned slot ${row.slot} of ${places.length}`)
+    const { id } = row
+    if (id !== null) {
+      const { offerSeconds } = place.slot.subscription
+      const hold = { holdSeconds: offerSeconds ?? row.lease_seconds, offered: offerSeconds !== null }
+      claim.jobs.push({ slot: place.index, job: toJob({ ...row, id }, place.topic, hold) })
+    } else if (row.note === 'ended') claim.endedSlots.push(place.index)
+    else claim.left = true
+  }
+  return { claims, due }
+}
+
 export function createJobStore(database: Database, options: JobStoreOptions): JobStore {
   async function about<Row extends Record<string, unknown>>(statement: Statement, held: readonly Held[]) {
     return database.query<Row>(statement, [held.map((job) => job.id), held.map((job) => job.lease)])
@@ -113,14 +156,14 @@ export function createJobStore(database: Database, options: JobStoreOptions): Jo
     return rows[0]?.jobs ?? 0
   }
 
-  /** A statement with the parameters of pullgate.claim after its `own`. `due` is the text of the note of that name. */
+  /** A statement with the parameters of pullgate.claim after its `own`. */
   async function runClaim(
     statement: Statement,
     items: readonly Claiming[],
     own: readonly unknown[] = [],
-  ): Promise<{ readonly claims: OpenClaim[]; readonly due: string | undefined }> {
+  ): Promise<Reply> {
     const places = items.flatMap(({ topic, slots }, item) =>
-      slots.map((slot, index) => ({ topic, slot, item, index })),
+      slots.map((slot, index): Place => ({ topic, slot, item, index })),
     )
     const gateway = options.gateway()
     if (gateway === undefined) {
@@ -146,35 +189,16 @@ export function createJobStore(database: Database, options: JobStoreOptions): Jo
       claim.id,
       places.some(({ slot }) => slot.key !== undefined) ? places.map(({ slot }) => slot.key ?? null) : null,
     ]
-    let rows: ClaimRow[]
     try {
-      rows = await database.query<ClaimRow>(statement, values)
+      const reply = toReply(await database.query<ClaimRow>(statement, values), items, places, gateway)
+      // Clients that closed while the claim was under way are seen first: their end waits in the same turn of the loop.
+      await endOfTurn()
+      return reply
     } catch (error) {
+      // Also when its reply could not be read: then nobody else knows what it took.
       if (!isUndone(error)) options.onUnheard(claim)
       throw error
     }
-    const claims = items.map((): OpenClaim => ({ gateway, jobs: [], endedSlots: [], left: false }))
-    let due: string | undefined
-    for (const row of rows) {
-      if (row.note === 'due') {
-        due = row.job_spec
-        continue
-      }
-      const place = places[(row.slot ?? 0) - 1]
-      const claim = claims[place?.item ?? -1]
-      if (place === undefined || claim === undefined)
-        throw new Error(`pullgate.${statement.name} returned slot ${row.slot} of ${places.length}`)
-      const { id } = row
-      if (id !== null) {
-        const { offerSeconds } = place.slot.subscription
-        const hold = { holdSeconds: offerSeconds ?? row.lease_seconds, offered: offerSeconds !== null }
-        claim.jobs.push({ slot: place.index, job: toJob({ ...row, id }, place.topic, hold) })
-      } else if (row.note === 'ended') claim.endedSlots.push(place.index)
-      else claim.left = true
-    }
-    // Clients that closed while the claim was under way are seen first: their end waits in the same turn of the loop.
-    await endOfTurn()
-    return { claims, due }
   }
   /** One job that cannot be read fails the claim of all: it is set aside, and the others are claimed. */
   async function claimAll(items: readonly Claiming[]): Promise<OpenClaim[]> {
@@ -210,7 +234,7 @@ export function createJobStore(database: Database, options: JobStoreOptions): Jo
         const { claims, due } = await runClaim(statements.claimDue, items, [limit, dueAfter])
         const [claimed] = claims
         if (claimed === undefined || due === undefined) throw new Error('pullgate.claim_due returned no note')
-        return { ...claimed, due: toDueResult(JSON.parse(due) as DueRow) }
+        return { ...claimed, due }
       } catch (error) {
         // What it had made ready is not ready any more, and a job that cannot be read is looked for among the ready.
         if (!isOfRow(error)) throw error

@@ -1,5 +1,6 @@
 import { GatewayError } from '../domain/errors.ts'
-import type { JobDetail, PublishOptions, QueueStore, Snapshot, Topic } from '../domain/ports.ts'
+import type { PublishOptions, QueueStore } from '../domain/ports.ts'
+import type { JobDetail, Snapshot, Topic } from '../domain/reads.ts'
 import type { JobId, Problem } from '../domain/types.ts'
 import type { Database, Statement } from './database.ts'
 

@@ -5,6 +5,7 @@ import type { JobId, Lease, SettleStatus } from '../domain/types.ts'
 import { coalesce } from './coalesce.ts'
 import { sqlStateOf } from './database.ts'
 import type { Database, Statement } from './database.ts'
+import { ending } from './ended-jobs.ts'
 
 /**
  * Settles and heartbeats by lease (sql/functions/settle.sql), outcomes by job id (outcome.sql). Those of a verb that
@@ -12,32 +13,38 @@ import type { Database, Statement } from './database.ts'
  */
 
 const statements = {
-  complete: {
+  complete: ending({
     name: 'settle_completes',
     ofClients: true,
     text: 'select * from pullgate.settle_completes($1::bigint[], $2::uuid[], $3::text[])',
-  },
-  fail: {
+  }),
+  fail: ending({
     name: 'settle_fails',
     ofClients: true,
     text: `select * from pullgate.settle_fails(
       $1::bigint[], $2::uuid[], $3::text[], $4::boolean[], $5::double precision[])`,
-  },
-  release: {
+  }),
+  release: ending({
     name: 'settle_releases',
     ofClients: true,
     text: 'select * from pullgate.settle_releases($1::bigint[], $2::uuid[], $3::double precision[])',
-  },
+  }),
   heartbeat: {
     name: 'heartbeats',
     ofClients: true,
     text: 'select * from pullgate.heartbeats($1::bigint[], $2::uuid[], $3::integer[], $4::text[])',
   },
-  cancel: { ofClients: true, name: 'cancel', text: 'select pullgate.cancel($1, $2) as state' },
-  retry: { ofClients: true, name: 'retry', text: 'select pullgate.retry($1) as state' },
+  readLease: {
+    name: 'read_leases',
+    ofClients: true,
+    text: 'select * from pullgate.read_leases($1::bigint[], $2::uuid[])',
+  },
+  cancel: ending({ name: 'cancel', ofClients: true, text: 'select pullgate.cancel($1, $2) as state' }),
+  retry: { name: 'retry', ofClients: true, text: 'select pullgate.retry($1) as state' },
 } satisfies Record<string, Statement>
 
 type SettledRow = { status: SettleStatus; state: JobState | null; due_at?: Date | null }
+type LeaseRow = { held: boolean; lease_ends_at: Date | null; cancel_reason: string | null }
 type HeartbeatRow = {
   status: SettleStatus
   lease_ends_at: Date | null
@@ -64,6 +71,7 @@ export function createSettleStore(database: Database): SettleStore {
   const fail = together<SettledRow>(statements.fail)
   const release = together<SettledRow>(statements.release)
   const heartbeat = together<HeartbeatRow>(statements.heartbeat)
+  const readLease = together<LeaseRow>(statements.readLease)
 
   const settled = async (row: Promise<SettledRow>): Promise<Settled> => {
     const { status, state, due_at } = await row
@@ -84,6 +92,10 @@ export function createSettleStore(database: Database): SettleStore {
       const row = await heartbeat([id, lease, leaseSeconds, progress])
       const { status, lease_ends_at, lease_seconds, cancel_reason } = row
       return { status, leaseEndsAt: lease_ends_at, leaseSeconds: lease_seconds, cancelReason: cancel_reason }
+    },
+    async readLease(id, lease) {
+      const { held, lease_ends_at, cancel_reason } = await readLease([id, lease])
+      return held ? { leaseEndsAt: lease_ends_at, cancelReason: cancel_reason } : undefined
     },
     cancel: (id, reason) => changeState(statements.cancel, [id, reason]),
     retry: (id) => changeState(statements.retry, [id]),

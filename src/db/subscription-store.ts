@@ -1,6 +1,7 @@
 import type { SubscriptionStore, SubscriptionUse } from '../domain/ports.ts'
 import type { SubscriptionId, TopicId } from '../domain/types.ts'
 import type { Database, Statement } from './database.ts'
+import { ending } from './ended-jobs.ts'
 
 /** Subscriptions (sql/functions/subscriptions.sql). */
 
@@ -19,7 +20,7 @@ const statements = {
   },
   read: { name: 'read_subscription', ofClients: true, text: withTopicIds('pullgate.read_subscriptions($1)') },
   list: { name: 'read_subscriptions', text: withTopicIds('pullgate.read_subscriptions()') },
-  end: { name: 'unsubscribe', ofClients: true, text: 'select pullgate.unsubscribe($1, $2) as ended' },
+  end: ending({ name: 'unsubscribe', ofClients: true, text: 'select pullgate.unsubscribe($1, $2) as ended' }),
   touch: { name: 'touch_subscriptions', text: 'select pullgate.touch_subscriptions($1::uuid[])' },
 } satisfies Record<string, Statement>
 

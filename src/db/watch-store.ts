@@ -1,11 +1,12 @@
 import type { DueResult, WatchStore } from '../domain/ports.ts'
 import type { SubscriptionId, TopicId } from '../domain/types.ts'
 import type { Database, Statement } from './database.ts'
+import { ending } from './ended-jobs.ts'
 import { ascending } from './lane-marks.ts'
 
 /** Looking, arming, due work, low-water marks: sql/functions/look.sql, due.sql, wake.sql, marks.sql. */
 
-export const runDueStatement = { name: 'run_due', text: 'select * from pullgate.run_due($1, $2)' }
+export const runDueStatement = ending({ name: 'run_due', text: 'select * from pullgate.run_due($1, $2)' })
 /** An instant as a text that keeps each microsecond and is read back the same under any DateStyle and TimeZone. */
 const isoText = (column: string) => `to_jsonb(${column}) #>> '{}'`
 

@@ -63,7 +63,20 @@ export function createClaiming(options: {
     asked: Promise<Reply>,
   ): Promise<Omit<Reply, 'gateway'>> {
     const askedAt = clock.now()
-    const { gateway, ...claim } = await asked
+    const reply = await asked
+    try {
+      return await sift(slots, reply, askedAt)
+    } catch (error) {
+      giveBack(reply.jobs, 'answer failed')
+      throw error
+    }
+  }
+
+  async function sift<Reply extends ClaimReply>(
+    slots: readonly Slot[],
+    { gateway, ...claim }: Reply,
+    askedAt: number,
+  ): Promise<Omit<Reply, 'gateway'>> {
     const isOurs = () => identity.current === gateway
     const watched = claim.jobs.filter(({ slot }) => slots[slot] && isWatched(slots[slot].subscription))
     let fresh: Jobs = watched

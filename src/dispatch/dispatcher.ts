@@ -199,17 +199,21 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
     }
   }
 
+  /** What is not with a waiter at its end goes back, also when it ends by an exception. */
   function handOut(topic: Topic, reserved: readonly Waiter[], claim: Claim, wokenAt: number): void {
-    const { shares, leftOver, ended } = assign(topic, reserved, claim)
-    for (const { job } of claim.jobs) {
-      emit({ type: 'job claimed', topic: topic.name, readySeconds: job.readySeconds })
+    const remaining = new Set(claim.jobs.map(({ job }) => job))
+    try {
+      for (const { readySeconds } of remaining) emit({ type: 'job claimed', topic: topic.name, readySeconds })
+      const { shares, ended } = assign(topic, reserved, claim)
+      for (const [waiter, jobs] of shares) {
+        for (const job of jobs) remaining.delete(job)
+        room.leave(waiter)
+        waiter.answer({ kind: 'jobs', jobs, wokenAt })
+      }
+      for (const waiter of ended) if (room.leave(waiter)) waiter.answer({ kind: 'ended' })
+    } finally {
+      if (remaining.size > 0) deliveries.giveBack([...remaining])
     }
-    for (const [waiter, jobs] of shares) {
-      room.leave(waiter)
-      waiter.answer({ kind: 'jobs', jobs, wokenAt })
-    }
-    for (const waiter of ended) if (room.leave(waiter)) waiter.answer({ kind: 'ended' })
-    if (leftOver.length > 0) deliveries.giveBack(leftOver)
   }
 
   function unreserve(reserved: readonly Waiter[]): void {

@@ -61,36 +61,31 @@ export function toSlots(waiters: readonly Waiter[]): Slot[] {
 }
 
 export type Assignment = {
+  /** Jobs that are in no share are such that nobody here can take any more. */
   readonly shares: ReadonlyMap<Waiter, ClaimedJob[]>
-  /** Jobs that nobody here can take any more. */
-  readonly leftOver: readonly ClaimedJob[]
   readonly ended: readonly Waiter[]
 }
 
 /**
  * Who gets which job. Sockets are asked once more, in the tick in which they will be written to: the job of a waiter
  * that died meanwhile goes to the next one that is like it, of the same subscription and with the same key, if it had one,
- * else it is left over.
+ * else to nobody.
  */
 export function assign(topic: Queue, reserved: readonly Waiter[], claim: Claim): Assignment {
   const groups = groupBySlot(reserved)
   const shares = new Map<Waiter, ClaimedJob[]>()
-  const leftOver: ClaimedJob[] = []
   const canTake = (waiter: Waiter) =>
     waiter.parked && waiter.isLive() && (shares.get(waiter)?.length ?? 0) < waiter.max
 
   for (const { slot, job } of claim.jobs) {
     const group = groups[slot] ?? []
     const taker = group.find(canTake) ?? substitute(topic, group[0], canTake)
-    if (taker === undefined) {
-      leftOver.push(job)
-      continue
-    }
+    if (taker === undefined) continue
     const share = shares.get(taker)
     if (share === undefined) shares.set(taker, [job])
     else share.push(job)
   }
-  return { shares, leftOver, ended: claim.endedSlots.flatMap((slot) => groups[slot] ?? []) }
+  return { shares, ended: claim.endedSlots.flatMap((slot) => groups[slot] ?? []) }
 }
 
 function substitute(topic: Queue, like: Waiter | undefined, canTake: (waiter: Waiter) => boolean) {

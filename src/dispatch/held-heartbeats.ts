@@ -1,5 +1,6 @@
 import type { Clock, Timer } from '../domain/clock.ts'
-import type { JobId } from '../domain/types.ts'
+import type { SettleStore } from '../domain/ports.ts'
+import type { JobId, SettleStatus } from '../domain/types.ts'
 
 /** Heartbeats that are held until their executor is to be told something. They hold no connection and no transaction. */
 export type HeldHeartbeats = {
@@ -106,5 +107,26 @@ export function createHeldHeartbeats({
     get size() {
       return size
     },
+  }
+}
+
+/** The store, of which each settle that counts is announced: whoever holds a heartbeat for the job here hears of its end. */
+export function announceSettles(
+  store: SettleStore,
+  heartbeats: Pick<HeldHeartbeats, 'announced'>,
+): SettleStore {
+  const announce = async <Result extends { readonly status: SettleStatus }>(
+    job: JobId,
+    settling: Promise<Result>,
+  ): Promise<Result> => {
+    const result = await settling
+    if (result.status === 'ok') heartbeats.announced(job)
+    return result
+  }
+  return {
+    ...store,
+    complete: (job, ...rest) => announce(job, store.complete(job, ...rest)),
+    fail: (job, ...rest) => announce(job, store.fail(job, ...rest)),
+    release: (job, ...rest) => announce(job, store.release(job, ...rest)),
   }
 }

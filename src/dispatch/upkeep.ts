@@ -1,7 +1,8 @@
 import type { Clock, Timer } from '../domain/clock.ts'
 import { asError } from '../domain/errors.ts'
 import type { Emit } from '../domain/events.ts'
-import type { QueueStore, Snapshot, TopicCounts } from '../domain/ports.ts'
+import type { QueueStore } from '../domain/ports.ts'
+import type { Snapshot, TopicCounts } from '../domain/reads.ts'
 import type { Problem } from '../domain/types.ts'
 import type { SubscriptionDirectory } from './subscription-directory.ts'
 

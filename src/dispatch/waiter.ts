@@ -41,6 +41,9 @@ export abstract class Waiter {
 
   /** Whether an answer can still reach the client. Asked again right before jobs are handed out. */
   abstract isLive(): boolean
-  /** Called at most once, by the dispatcher: it has left the queues by then. */
+  /**
+   * Called at most once, by the dispatcher: it has left the queues by then. Jobs are the waiter's from here on, and it
+   * gives back what it cannot pass on. Never throws: other waiters are served by the same claim.
+   */
   abstract answer(answer: Answer): void
 }

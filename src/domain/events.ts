@@ -1,9 +1,11 @@
+import type { JobState } from './job-states.ts'
 import type {
   ListenerLossCause,
   PullOutcome,
   ReturnReason,
   SettleStatus,
   SettleVerb,
+  Subscription,
   WakeCause,
 } from './types.ts'
 
@@ -41,6 +43,11 @@ export type GatewayEvent =
       readonly jobs: number
       readonly subscription: string
     }
+  /**
+   * A pull was given jobs through a proxy; `first` of this acknowledgement here. A proxy may hide that the client has left:
+   * then an automatic acknowledgement confirms what nobody got.
+   */
+  | { readonly type: 'proxied pull'; readonly ack: Subscription['ack']; readonly first: boolean }
   /** From the hint that made the gateway claim to the response in the hands of the operating system. */
   | { readonly type: 'response written'; readonly wakeSeconds: number }
   | {
@@ -55,6 +62,8 @@ export type GatewayEvent =
   | { readonly type: 'gateway joined'; readonly gateway: number }
   | { readonly type: 'delivery report failed'; readonly dropped: number; readonly error: Error }
   | { readonly type: 'settle'; readonly verb: SettleVerb; readonly status: SettleStatus }
+  /** By statements of this gateway, whatever they were for. */
+  | { readonly type: 'jobs ended'; readonly topic: string; readonly state: JobState; readonly jobs: number }
   | { readonly type: 'heartbeat'; readonly status: SettleStatus }
   | { readonly type: 'published'; readonly jobs: number }
   | {

@@ -1,4 +1,5 @@
 import type { JobState } from './job-states.ts'
+import type { JobDetail, Snapshot, Topic, TopicCounts } from './reads.ts'
 import type {
   ClaimedJob,
   JobId,
@@ -177,6 +178,8 @@ export type Beat = {
   readonly cancelReason: string | null
 }
 
+export type LeaseNow = Pick<Beat, 'leaseEndsAt' | 'cancelReason'>
+
 export type SettleStore = {
   /** `result` is JSON text. Without a lease it counts for a job whose acknowledgement was automatic. */
   complete(id: JobId, lease: Lease | null, result: string | null): Promise<Settled>
@@ -190,6 +193,8 @@ export type SettleStore = {
   release(id: JobId, lease: Lease, delaySeconds: number | null): Promise<Settled>
   /** `progress` is JSON text; null keeps the last one. */
   heartbeat(id: JobId, lease: Lease, leaseSeconds: number | null, progress: string | null): Promise<Beat>
+  /** The lease as it is, without renewing it; undefined if it is not held any more, as far as a look can say. */
+  readLease(id: JobId, lease: Lease): Promise<LeaseNow | undefined>
   cancel(id: JobId, reason: string | null): Promise<JobState>
   retry(id: JobId): Promise<JobState>
 }
@@ -227,43 +232,6 @@ export type PublishOptions = {
 /** Digests, as uuids: of topic and Idempotency-Key, and of the body, byte for byte. */
 export type PublishRequest = { readonly key: string; readonly body: string }
 
-export type JobDetail = {
-  readonly id: JobId
-  readonly topic: string
-  readonly state: JobState
-  readonly pending: string | null
-  readonly priority: number
-  readonly attempts: number
-  readonly maxAttempts: number
-  readonly deliveries: number
-  readonly onLost: string
-  readonly dedupeKey: string | null
-  readonly subscription: SubscriptionId | null
-  readonly createdAt: Date
-  readonly dueAt: Date
-  readonly claimedAt: Date | null
-  readonly finishedAt: Date | null
-  readonly leaseExpiresAt: Date | null
-  readonly expiresAt: Date | null
-  readonly cancelReason: string | null
-  readonly lastError: string | null
-  /** JSON texts. */
-  readonly progress: string | null
-  readonly result: string | null
-  readonly history: readonly unknown[]
-}
-
-export type Topic = {
-  readonly name: string
-  readonly paused: boolean
-  readonly maxAttempts: number
-  readonly onLost: string
-}
-export type TopicCounts = {
-  readonly jobs: Readonly<Record<string, number>>
-  readonly oldestReadySeconds: number | null
-}
-
 export type QueueStore = {
   /**
    * `jobSpec` is JSON text, kept as it is. `isNew` is false where no job was added: another one holds the dedupe key, or
@@ -286,17 +254,4 @@ export type QueueStore = {
   mendSequences(): Promise<readonly string[]>
   /** What a person should look at. */
   doctor(): Promise<readonly Problem[]>
-}
-
-export type Snapshot = {
-  readonly counts: readonly {
-    readonly topic: string
-    readonly state: string
-    readonly jobs: number
-    readonly oldestSeconds: number | null
-  }[]
-  readonly takenAt: Date
-  /** How old the counts were when they were read. */
-  readonly ageSeconds: number
-  readonly durationSeconds: number
 }

@@ -62,9 +62,16 @@ export type WakeCause = (typeof wakeCauses)[number]
 
 /**
  * Why claimed jobs went back that no executor is known to have. Its gateway died, as another one found; or it lives:
- * it lost the session that says so, its claim was answered too late, or not at all.
+ * it lost the session that says so, its claim was answered too late, or not at all, or no answer to the pull could be
+ * made (`answer failed`).
  */
-export const returnReasons = ['gateway died', 'session lost', 'answer late', 'answer lost'] as const
+export const returnReasons = [
+  'gateway died',
+  'session lost',
+  'answer late',
+  'answer lost',
+  'answer failed',
+] as const
 export type ReturnReason = (typeof returnReasons)[number]
 
 export const pullOutcomes = [

@@ -6,9 +6,13 @@ import { headerOf } from './exchange.ts'
 export type Json = { readonly text: string; readonly value: unknown }
 
 /** Zero bytes are no body, whatever their Content-Type. */
-export function hasBody({ headers }: IncomingMessage): boolean {
-  const { 'content-length': length, 'transfer-encoding': coding } = headers
-  return coding !== undefined || (length !== undefined && Number(length) !== 0)
+export function hasBody(req: IncomingMessage): boolean {
+  return req.headers['transfer-encoding'] !== undefined || declaredBytes(req) !== 0
+}
+
+/** By its Content-Length; 0 without one. */
+export function declaredBytes({ headers }: IncomingMessage): number {
+  return Number(headers['content-length'] ?? 0)
 }
 
 /**
@@ -16,6 +20,8 @@ export function hasBody({ headers }: IncomingMessage): boolean {
  * `unsupported-media-type` or `invalid-request`; a message of the parser would quote the body, so none is passed on.
  */
 export async function readJson(req: IncomingMessage, limitBytes: number): Promise<Json | undefined> {
+  // Such a client waits to be asked for the body. It was not (listening.ts).
+  if (req.headers.expect !== undefined && declaredBytes(req) > limitBytes) throw tooLarge(limitBytes)
   const bytes = await readBytes(req, limitBytes)
   return bytes.length === 0 ? undefined : jsonOf(req, bytes)
 }

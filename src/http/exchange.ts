@@ -28,6 +28,13 @@ export function headerOf({ headers }: IncomingMessage, name: string): string | u
   return typeof value === 'string' ? value : undefined
 }
 
+/** Whether it came through a proxy that says so. */
+export function isProxied({ headers }: IncomingMessage): boolean {
+  return (
+    headers.via !== undefined || headers['x-forwarded-for'] !== undefined || headers.forwarded !== undefined
+  )
+}
+
 /** Whether its end has been, or is about to be told: nobody hears of it who begins to listen now. */
 export function isOver(exchange: Exchange): boolean {
   return exchange.destroyed || exchange.req.socket.destroyed
@@ -46,7 +53,7 @@ export function writeHead(
   status: number,
   headers: OutgoingHttpHeaders | undefined,
   type: string | undefined,
-  text: string,
+  text: string | Buffer,
 ): void {
   exchange.writeHead(status, {
     'X-Request-Id': idOf(exchange),

@@ -13,7 +13,10 @@ export function isReachable(res: ServerResponse): boolean {
 
 /** Writes claimed jobs to their executor and finds out whether they got there. */
 export type HandOver = {
-  write(res: ServerResponse, payload: string, hold: Hold): void
+  /** The head of the answer is written before. The jobs are its own from then on, and it never throws. */
+  write(res: ServerResponse, payload: string | Buffer, hold: Hold): void
+  /** No answer with these jobs could be made, and nothing of one was written. */
+  giveBack(jobs: readonly ClaimedJob[]): void
   /** A further request has come on the socket: whoever sent it had read the answer before. */
   requestOn(socket: Socket): void
   /** Whether an automatic acknowledgement on the socket waits for its evidence: closing it would destroy that. */
@@ -99,7 +102,17 @@ export function createHandOver(options: {
         if (ack === 'auto') awaitEvidence(socket, jobs)
         else finished()
       })
-      res.end(payload)
+      try {
+        res.end(payload)
+      } catch {
+        // What is on its way by now nobody knows.
+        socket.destroy()
+      }
+    },
+    giveBack(jobs) {
+      if (jobs.length === 0) return
+      deliveries.giveBack(jobs)
+      emit({ type: 'jobs returned', reason: 'answer failed', jobs: jobs.length })
     },
     requestOn(socket) {
       for (const confirm of [...(unproved.get(socket) ?? [])]) confirm()

@@ -1,6 +1,11 @@
 import { createServer } from 'node:http'
+import type { IncomingMessage } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
+import { GatewayError } from '../domain/errors.ts'
+import { declaredBytes, hasBody } from './body.ts'
 import { Exchange } from './exchange.ts'
+import { refusalOf, sendProblem, writeProblem } from './problem.ts'
 
 export type ExchangeHandlers = {
   received(exchange: Exchange): void
@@ -17,35 +22,72 @@ export type HttpServer = {
 
 const sweepMs = 50
 
-/** `isHeld` keeps a connection open during `close` although no answer is under way on it. */
+export type HttpServerOptions = {
+  /** How long an idle connection stays open. */
+  readonly keepAliveMs: number
+  /** Of a longer body none of it is asked for. */
+  readonly bodyMaxBytes: number
+  /** Keeps a connection open during `close` although no answer is under way on it. */
+  readonly isHeld?: (socket: Socket) => boolean
+}
+
 export function createHttpServer(
   handlers: ExchangeHandlers,
-  keepAliveMs: number,
-  isHeld: (socket: Socket) => boolean = () => false,
+  { keepAliveMs, bodyMaxBytes, isHeld = () => false }: HttpServerOptions,
 ): HttpServer {
   // Answers under way per connection. To Node a connection is idle once its answer was ended, written or not.
   const answers = new Map<Socket, number>()
+  // The last request with a body of a connection: what is malformed may be that body. Few pulls have one.
+  const bodies = new Map<Socket, Exchange>()
   // One function for all: of one that closes over its request or socket, each parked pull would keep a copy.
   function exchangeClosed(this: Exchange): void {
     const { socket } = this.req
     const left = answers.get(socket)
     if (left !== undefined) answers.set(socket, left - 1)
+    if (bodies.get(socket) === this) bodies.delete(socket)
     handlers.closed(this)
   }
   function socketClosed(this: Socket): void {
     answers.delete(this)
+    bodies.delete(this)
   }
-  // TCP probes find executors that vanished without a word.
-  const server = createServer(
-    { keepAlive: true, keepAliveInitialDelay: 15_000, noDelay: true, ServerResponse: Exchange },
-    ({ socket }, exchange) => {
-      answers.set(socket, (answers.get(socket) ?? 0) + 1)
-      exchange.on('close', exchangeClosed)
-      handlers.received(exchange)
+  function received(req: IncomingMessage, exchange: Exchange): void {
+    const { socket } = req
+    answers.set(socket, (answers.get(socket) ?? 0) + 1)
+    if (hasBody(req)) bodies.set(socket, exchange)
+    exchange.on('close', exchangeClosed)
+    handlers.received(exchange)
+  }
+  const server = createServer<typeof IncomingMessage, typeof Exchange>(
+    // TCP probes find executors that vanished without a word. Without Host Node would answer with no body.
+    {
+      ...{ keepAlive: true, keepAliveInitialDelay: 15_000, noDelay: true },
+      ...{ requireHostHeader: false, ServerResponse: Exchange },
     },
+    received,
   )
+  server.on('checkExpectation', received)
+  server.on('checkContinue', (req: IncomingMessage, exchange: Exchange) => {
+    // Whether the client sends its body after the refusal is not known, so the next request could not be found.
+    if (declaredBytes(req) > bodyMaxBytes) exchange.shouldKeepAlive = false
+    else exchange.writeContinue()
+    received(req, exchange)
+  })
+  server.on('clientError', (error: Error, socket: Socket) => {
+    const exchange = bodies.get(socket)
+    if (exchange?.req.complete === false && exchange.socket !== null) sendProblem(exchange, refusalOf(error))
+    // Behind a request that is being answered: to the client this would be its answer.
+    else if (answers.get(socket) === 0) writeProblem(socket, refusalOf(error))
+    socket.destroySoon()
+  })
+  server.on('connect', (_req: IncomingMessage, socket: Duplex) => {
+    writeProblem(socket, new GatewayError('method-not-allowed', { detail: 'this is no proxy' }))
+    socket.end()
+  })
   server.keepAliveTimeout = keepAliveMs
+  // To Node a connection that was opened in advance, and not used yet, waits for the head of its first request.
   server.headersTimeout = Math.max(60_000, keepAliveMs + 5_000)
+  server.requestTimeout = Math.max(300_000, server.headersTimeout)
   server.on('connection', (socket) => {
     answers.set(socket, 0)
     socket.on('close', socketClosed)

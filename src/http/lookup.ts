@@ -15,7 +15,8 @@ export function subscriptionId(text: string | undefined): SubscriptionId {
 
 export function jobId(text: string | undefined): JobId {
   if (text === undefined || !/^\d{1,19}$/.test(text) || BigInt(text) > bigintMax) throw noJob(text)
-  return text
+  // As the database writes it, by which others know the job.
+  return text.startsWith('0') ? String(BigInt(text)) : text
 }
 
 export function noJob(id: string | undefined): GatewayError {

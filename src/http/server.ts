@@ -1,3 +1,4 @@
+import type { IncomingMessage } from 'node:http'
 import { GatewayError } from '../domain/errors.ts'
 import type { Clock } from '../domain/clock.ts'
 import type { Emit } from '../domain/events.ts'
@@ -57,7 +58,7 @@ export function createApi(services: Services, options: ServerOptions, withAdmin:
     },
     closed,
   }
-  return createHttpServer(handlers, options.keepAliveMs, handOver.awaitsEvidence)
+  return createHttpServer(handlers, { ...options, isHeld: handOver.awaitsEvidence })
 }
 
 /** Health and metrics on a port of their own. */
@@ -70,7 +71,7 @@ export function createAdmin(
   addAdminRoutes(app, options.admin)
   refuseTheRest(app, serve)
   const handlers = forAll(clock, emit, serve.failure, (exchange) => void app(exchange.req, exchange))
-  return createHttpServer(handlers, options.keepAliveMs)
+  return createHttpServer(handlers, options)
 }
 
 /** What is done for every request, whatever it is: an id, an event at its end, no page of another origin. */
@@ -86,11 +87,9 @@ function forAll(
       const given = headerOf(req, 'x-request-id')
       if (given !== undefined && /^[\w.:-]{1,100}$/.test(given)) exchange.id = given
       exchange.arrivedAt = clock.now()
-      // A POST without a body needs no preflight: any page that a person on this machine opens could send it.
-      if (isForeign(req.headers.origin, req.headers.host)) {
-        const detail = 'executors and tools send no Origin header'
-        refuse(exchange, new GatewayError('foreign-origin', { detail }))
-      } else serve(exchange)
+      const refusal = refusalFor(req)
+      if (refusal === undefined) serve(exchange)
+      else refuse(exchange, refusal)
     },
     closed(exchange) {
       const { req, route, statusCode: status, arrivedAt, held } = exchange
@@ -108,6 +107,22 @@ function forAll(
       held?.closed()
     },
   }
+}
+
+/** Why the request is refused wherever it leads. */
+function refusalFor({ headers, httpVersion }: IncomingMessage): GatewayError | undefined {
+  // A POST without a body needs no preflight: any page that a person on this machine opens could send it.
+  if (isForeign(headers.origin, headers.host)) {
+    return new GatewayError('foreign-origin', { detail: 'executors and tools send no Origin header' })
+  }
+  if (httpVersion !== '1.1') return undefined
+  if (headers.host === undefined) {
+    return new GatewayError('invalid-request', { detail: 'the header Host is missing' })
+  }
+  if (headers.expect !== undefined && !/\b100-continue\b/i.test(headers.expect)) {
+    return new GatewayError('expectation-failed', { detail: 'only 100-continue can be expected' })
+  }
+  return undefined
 }
 
 function isForeign(origin: string | undefined, host: string | undefined): boolean {

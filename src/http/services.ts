@@ -1,6 +1,7 @@
 import type { Clock } from '../domain/clock.ts'
 import type { Emit } from '../domain/events.ts'
-import type { QueueStore, ReplayStore, SettleStore, SubscriptionStore, TopicCounts } from '../domain/ports.ts'
+import type { QueueStore, ReplayStore, SettleStore, SubscriptionStore } from '../domain/ports.ts'
+import type { TopicCounts } from '../domain/reads.ts'
 import type { Dispatcher } from '../dispatch/dispatcher.ts'
 import type { HeldHeartbeats } from '../dispatch/held-heartbeats.ts'
 import type { SubscriptionDirectory } from '../dispatch/subscription-directory.ts'

@@ -1,4 +1,4 @@
-import { Gauge } from 'prom-client'
+import { collectDefaultMetrics, Gauge } from 'prom-client'
 import type { Registry } from 'prom-client'
 import { problemKinds } from '../domain/types.ts'
 import type { Problem } from '../domain/types.ts'
@@ -27,8 +27,15 @@ export type QueueGauges = {
   readonly durationSeconds: number
 }
 
-/** The metrics that are state; `topicLabel` bounds how many topics have series of their own. */
-export function createGauges(
+/** Of prom-client's own, but for three gauges that are named as counters: sums of others that are there. */
+export function collectDefaults(registry: Registry): void {
+  collectDefaultMetrics({ register: registry, prefix: 'pullgate_' })
+  for (const what of ['handles', 'requests', 'resources'])
+    registry.removeSingleMetric(`pullgate_nodejs_active_${what}_total`)
+}
+
+/** `topicLabel`: the label that stands for a topic. */
+export function addGauges(
   registry: Registry,
   sources: MetricSources,
   topicLabel: (topic: string) => string,

@@ -38,6 +38,8 @@ function levelOf(event: GatewayEvent): Level | undefined {
     case 'request failed':
     case 'delivery report failed':
       return 'error'
+    case 'proxied pull':
+      return event.first && event.ack === 'auto' ? 'warn' : undefined
     case 'jobs returned':
       return event.jobs > 0 ? 'info' : undefined
     case 'database awaited':
@@ -62,6 +64,7 @@ function levelOf(event: GatewayEvent): Level | undefined {
     case 'request':
     case 'settle':
     case 'heartbeat':
+    case 'jobs ended':
     case 'published':
     case 'claim':
       return 'debug'

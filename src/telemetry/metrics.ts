@@ -1,7 +1,8 @@
-import { collectDefaultMetrics, Registry } from 'prom-client'
+import { Registry } from 'prom-client'
 import type { GatewayEvent } from '../domain/events.ts'
+import { finalStates } from '../domain/job-states.ts'
 import { listenerLossCauses, pullOutcomes, returnReasons, wakeCauses } from '../domain/types.ts'
-import { createGauges } from './gauges.ts'
+import { addGauges, collectDefaults } from './gauges.ts'
 import type { MetricSources } from './gauges.ts'
 import { createCounter, createHistogram } from './meters.ts'
 
@@ -18,9 +19,12 @@ const wakeBuckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1,
 const delayBuckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300]
 const waitBuckets = [0.01, 0.1, 0.5, 1, 5, 10, 20, 25, 30, 55, 60]
 
+/** Classes of SQLSTATEs that are reported when something outside breaks; `XX`: a bug of Postgres. */
+const errorClasses = ['08', '25', '40', '53', '55', '57', '58', 'XX', 'other']
+
 export function createMetrics(sources: MetricSources): Metrics {
   const registry = new Registry()
-  collectDefaultMetrics({ register: registry, prefix: 'pullgate_' })
+  collectDefaults(registry)
 
   const counter = <L extends string>(name: string, help: string, labelNames: readonly L[] = []) =>
     createCounter(registry, { name: `pullgate_${name}`, help, labelNames })
@@ -30,11 +34,16 @@ export function createMetrics(sources: MetricSources): Metrics {
     buckets: number[],
     labelNames: readonly L[] = [],
   ) => createHistogram(registry, { name: `pullgate_${name}`, help, labelNames }, buckets)
+
+  const jobsEnded = counter('jobs_ended_total', 'Jobs that this gateway ended, by topic and final state', [
+    ...['topic' as const, 'state' as const],
+  ])
   const topicLabels = new Set<string>()
   const topicLabel = (topic: string): string => {
     if (topicLabels.has(topic)) return topic
     if (topicLabels.size >= topicLabelsMax) return '_other'
     topicLabels.add(topic)
+    for (const state of finalStates) jobsEnded.inc({ topic, state }, 0)
     return topic
   }
 
@@ -59,6 +68,7 @@ export function createMetrics(sources: MetricSources): Metrics {
   const pullWait = histogram('pull_wait_seconds', 'How long pulls were held, by outcome', waitBuckets, [
     'outcome',
   ])
+  const proxiedPulls = counter('proxied_pulls_total', 'Pulls that were given jobs through a proxy', ['ack'])
   const deliveries = counter('deliveries_total', 'Claimed jobs by what became of their hand-over', [
     'outcome',
   ])
@@ -113,15 +123,17 @@ export function createMetrics(sources: MetricSources): Metrics {
   for (const state of ['ready', 'orphaned', 'failed', 'cancelled']) leasesLost.inc({ state }, 0)
   for (const state of ['ready', 'failed']) offersEnded.inc({ state }, 0)
   for (const result of ['woke', 'idle', 'invalid']) notifications.inc({ result }, 0)
+  for (const each of errorClasses) databaseErrors.inc({ class: each }, 0)
   for (const task of [
     ...['backstop', 'due', 'fence', 'arming', 'polling', 'marks'],
     ...['snapshot', 'upkeep', 'check-up', 'last uses', 'gateways', 'unheard claims'],
   ])
     upkeepErrors.inc({ task }, 0)
   for (const outcome of ['confirmed', 'undelivered', 'in_doubt']) deliveries.inc({ outcome }, 0)
+  for (const ack of ['auto', 'explicit']) proxiedPulls.inc({ ack }, 0)
   for (const reason of returnReasons) returned.inc({ reason: reason.replace(' ', '_') }, 0)
 
-  createGauges(registry, sources, topicLabel)
+  addGauges(registry, sources, topicLabel)
 
   function observe(event: GatewayEvent): void {
     switch (event.type) {
@@ -142,6 +154,8 @@ export function createMetrics(sources: MetricSources): Metrics {
       case 'pull ended':
         pulls.inc({ outcome: event.outcome })
         return pullWait.observe({ outcome: event.outcome }, event.waitSeconds)
+      case 'proxied pull':
+        return proxiedPulls.inc({ ack: event.ack })
       case 'response written':
         return wakeToResponse.observe({}, event.wakeSeconds)
       case 'delivery':
@@ -152,6 +166,8 @@ export function createMetrics(sources: MetricSources): Metrics {
         return reportsDropped.inc({}, event.dropped)
       case 'settle':
         return settles.inc({ verb: event.verb, status: event.status })
+      case 'jobs ended':
+        return jobsEnded.inc({ topic: topicLabel(event.topic), state: event.state }, event.jobs)
       case 'heartbeat':
         return heartbeats.inc({ status: event.status })
       case 'published':

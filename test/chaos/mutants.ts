@@ -49,8 +49,8 @@ export const mutants: readonly Mutant[] = [
     edits: [
       edit(
         'src/dispatch/dispatcher.ts',
-        'if (leftOver.length > 0) deliveries.giveBack(leftOver)',
-        'if (leftOver.length < 0) deliveries.giveBack(leftOver)',
+        'if (remaining.size > 0) deliveries.giveBack',
+        'if (remaining.size < 0) deliveries.giveBack',
       ),
     ],
   },

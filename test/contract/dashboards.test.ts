@@ -46,7 +46,7 @@ const dashboards = files.map((file) => {
 const anyDatasource = { type: 'prometheus', uid: '${datasource}' }
 // Metrics with a topic label: the topic variable has to choose among them.
 const byTopic =
-  /^pullgate_(claimed_jobs_total|publish_to_claim_seconds\w*|queue_jobs|queue_oldest_ready_age_seconds)$/
+  /^pullgate_(claimed_jobs_total|jobs_ended_total|publish_to_claim_seconds\w*|queue_jobs|queue_oldest_ready_age_seconds)$/
 
 /** The selectors of an expression: metric and what stands in its braces. */
 function selectors(expression: string): { metric: string; matchers: string }[] {

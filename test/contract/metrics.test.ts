@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs'
 import { collectDefaultMetrics, Registry } from 'prom-client'
 import { expect, test } from 'vitest'
 import type { GatewayEvent } from '../../src/domain/events.ts'
+import { finalStates } from '../../src/domain/job-states.ts'
 import { listenerLossCauses, pullOutcomes, returnReasons, wakeCauses } from '../../src/domain/types.ts'
 import { createMetrics } from '../../src/telemetry/metrics.ts'
 import type { Metrics } from '../../src/telemetry/metrics.ts'
@@ -56,6 +57,11 @@ function sampleEvents(): GatewayEvent[] {
       jobs: 0,
       subscription: 's',
     })),
+    ...(['auto', 'explicit'] as const).map((ack): GatewayEvent => ({
+      type: 'proxied pull',
+      ack,
+      first: true,
+    })),
     { type: 'response written', wakeSeconds: 0.01 },
     ...(['confirmed', 'undelivered', 'in doubt'] as const).map((outcome): GatewayEvent => ({
       type: 'delivery',
@@ -72,6 +78,7 @@ function sampleEvents(): GatewayEvent[] {
       })),
       { type: 'heartbeat', status },
     ]),
+    ...finalStates.map((state): GatewayEvent => ({ type: 'jobs ended', topic: 'jobs_a', state, jobs: 1 })),
     { type: 'published', jobs: 1 },
     {
       ...{ type: 'due', promoted: 1, expired: 1, offersEnded: { ready: 1, failed: 1 } },

@@ -138,3 +138,52 @@ test('a heartbeat that a silent cancel passed by is told of it when the listener
   expect(ended).not.toEqual([])
   expect((await answer).body.cancel).toEqual({ reason: 'cancelled' })
 })
+
+test('ends at once when its job is settled on its gateway, in whichever way, or by id in SQL', async () => {
+  const pullWith = (settles: object) => async () => {
+    const subscription = await gateway.subscribe(`held-${(topics += 1)}`)
+    return gateway.pull(subscription, { wait: 0, max: 1, json: settles })
+  }
+  const settles: ((job: Job) => Promise<unknown>)[] = [
+    (job) => gateway.settle(job, 'complete'),
+    (job) => gateway.settle(job, 'fail', { error: 'no', retry: false }),
+    (job) => gateway.settle(job, 'release'),
+    ({ id, lease }) => pullWith({ complete: [{ id, lease }] })(),
+    ({ id }) => database.query('select pullgate.complete($1)', [id]),
+    ({ id }) => database.query(`select pullgate.fail($1, 'no')`, [id]),
+  ]
+  for (const settle of settles) {
+    const job = await running()
+    const { answer } = await hold(gateway, job)
+    await settle(job)
+    expectProblem(await answer, 409, 'lease-lost')
+  }
+})
+
+test('at the end of its hold tells of a settle on another gateway, of a cancel not heard of, or how the lease is', async () => {
+  // The end of the hold, whenever the test wants it.
+  const leaving = await gatewayFor(database, noBackstop)
+  const [settled, cancelled, calm] = [await running(), await running(), await running()]
+  const held = [await hold(leaving, settled), await hold(leaving, cancelled), await hold(leaving, calm)]
+  expect((await gateway.settle(settled, 'complete')).status).toBe(200)
+  await database.query(
+    `begin; set local pullgate.notify = off; select pullgate.cancel(${cancelled.id}); commit`,
+  )
+  const endsAt = (await readJob(database, calm.id))['lease_ends_at']
+  expect(await leaving.stop('test')).toBe(true)
+  const [lost, told, same] = await Promise.all(held.map(({ answer }) => answer))
+  if (lost === undefined || told === undefined || same === undefined) throw new Error('three answers, please')
+  expectProblem(lost, 409, 'lease-lost')
+  expect([told.status, told.body.cancel]).toEqual([200, { reason: 'cancelled' }])
+  // The look renews nothing.
+  expect([same.status, same.body.cancel]).toEqual([200, null])
+  expect(new Date(String(same.body.leaseExpiresAt))).toEqual(new Date(String(endsAt)))
+  expect((await readJob(database, calm.id))['lease_ends_at']).toEqual(endsAt)
+})
+
+test('is known by the number of its job, however the path writes it', async () => {
+  const job = await running()
+  const { answer } = await hold(gateway, { ...job, id: `00${job.id}` })
+  await gateway.settle(job, 'complete')
+  expectProblem(await answer, 409, 'lease-lost')
+})

@@ -39,7 +39,7 @@ export const entries: Record<string, Entry> = {
   ...helperOf('bury', 'lock_unconfirmed', 'forget_gateways'),
   ...helperOf('give_back_unheard', 'first_holds'),
   ...helperOf('look', 'ready_topics'),
-  ...helperOf('complete', 'conclude', 'lock_known_job', 'tell'),
+  ...helperOf('complete', 'conclude', 'lock_known_job', 'tell', 'notify_heartbeats'),
   ...helperOf('claim', 'lane_twin'),
   ...noRows(
     'a value of its arguments',

@@ -64,6 +64,7 @@ const gatewayOnly = [
   'mend_sequences()',
   `publish_keyed(uuid,uuid,text,text,${publishOptions})`,
   'read_job(bigint)',
+  'read_leases(bigint[],uuid[])',
   'read_subscriptions(uuid)',
   'refresh_claims(bigint[],uuid[])',
   'reseat(bigint[],bigint[],bigint,integer)',
@@ -226,6 +227,7 @@ describe('a gateway', () => {
     const held = await take()
     expect(await value(gateway, 'select pullgate.join_gateway()')).toEqual(expect.any(Number))
     await rows(gateway, 'select * from pullgate.refresh_claims($1, $2)', [[held.id], [held.lease]])
+    await rows(gateway, 'select * from pullgate.read_leases($1, $2)', [[held.id], [held.lease]])
     await rows(gateway, 'select pullgate.retire($1, 0, $2, $3)', [[0], [held.id], [held.lease]])
     await rows(gateway, 'select pullgate.bury($1)', [[-1]])
     await rows(gateway, 'select pullgate.give_back_unheard($1, $2, 1)', [[1], [subscription]])

@@ -207,7 +207,7 @@ describe('due work that claims', () => {
     })
 })
 
-test('claims, heartbeats and completes notify nobody', async () => {
+test('claims, heartbeats and settles by lease notify nobody', async () => {
   const job = await runningJob(session, 'calm')
   const subscription = await subscribe(session, 'calm')
   await publish(session, 'calm')
@@ -215,7 +215,10 @@ test('claims, heartbeats and completes notify nobody', async () => {
     await heartbeat(session, job, 60, '{"done": 1}')
     await heartbeat(session, job, 10)
     const other = await claimOne(session, 'calm', subscription)
-    await rows(session, `select pullgate.complete($1)`, [other.id])
+    await rows(session, `select pullgate.settle_completes(array[$1::bigint], array[$2::uuid], '{null}')`, [
+      other.id,
+      other.lease,
+    ])
   }
   expect(await wakes('calm', work)).toEqual([])
 })
@@ -230,6 +233,21 @@ test('an ended subscription is told by name, a resumed topic is woken', async ()
   expect(await wakes('ends', pause(true))).toEqual([])
   expect(await wakes('ends', pause(false))).toEqual(['ends'])
 })
+
+test.each(['complete($1)', `fail($1, 'no')`])(
+  'an outcome by id tells of a job that runs with explicit acknowledgement, and of no other: %s',
+  async (outcome) => {
+    const tell = (id: string) => () => rows(session, `select pullgate.${outcome}`, [id])
+    const job = await runningJob(session, 'told')
+    expect(await wakes('told', tell(job.id))).toEqual([`cancel:${job.id}`])
+    expect(await wakes('told', tell(job.id))).toEqual([])
+    expect(await wakes('told', tell(await publish(session, 'told')))).toEqual([])
+    const offered = await runningJob(session, 'told-offer', { offer: 15 })
+    expect(await wakes('told-offer', tell(offered.id))).toEqual([])
+    const auto = await runningJob(session, 'told-auto', { ack: 'auto' })
+    expect(await wakes('told-auto', tell(auto.id))).toEqual([])
+  },
+)
 
 test('a cancel tells of the job that runs, and of no other, unless the transaction is silent', async () => {
   const job = await runningJob(session, 'cancels')

@@ -2,6 +2,7 @@ import { afterAll, beforeAll, expect, onTestFinished } from 'vitest'
 import { startGateway } from '../../src/app.ts'
 import type { Gateway } from '../../src/app.ts'
 import { readConfig } from '../../src/config.ts'
+import type { Clock } from '../../src/domain/clock.ts'
 import type { TestDatabase } from './database.ts'
 import { apiOf, until } from './http.ts'
 import type { Api } from './http.ts'
@@ -13,10 +14,10 @@ export type Settings = Readonly<Record<string, string | number>>
 /** No backstop helps within a test's time: what arrives was woken. */
 export const noBackstop = { PULLGATE_BACKSTOP_MS: 60_000 }
 
-async function start(databaseUrl: string, settings: Settings): Promise<TestGateway> {
+async function start(databaseUrl: string, settings: Settings, clock?: Clock): Promise<TestGateway> {
   const texts = Object.fromEntries(Object.entries(settings).map(([key, value]) => [key, String(value)]))
   const config = readConfig({ PULLGATE_PORT: '0', PULLGATE_LOG_LEVEL: 'silent', ...texts })
-  const gateway = await startGateway(config, databaseUrl)
+  const gateway = await startGateway(config, databaseUrl, { clock })
   return { ...apiOf(gateway.url, gateway.adminUrl), stop: gateway.stop }
 }
 
@@ -24,8 +25,9 @@ async function start(databaseUrl: string, settings: Settings): Promise<TestGatew
 export async function gatewayFor(
   database: { readonly url: string },
   settings: Settings = {},
+  clock?: Clock,
 ): Promise<TestGateway> {
-  const gateway = await start(database.url, settings)
+  const gateway = await start(database.url, settings, clock)
   onTestFinished(async () => {
     await gateway.stop('the test ended')
   })

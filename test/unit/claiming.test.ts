@@ -149,3 +149,17 @@ test('of a claim that runs due work first the same is left out, and what fell du
   expect(await claimed).toMatchObject({ jobs: [], left: true, due: { promoted: 1 } })
   expect(givenBack).toEqual(['1'])
 })
+
+test('a claim whose reply cannot be dealt with goes back, all of it', async () => {
+  const { claiming, store, events, givenBack, held } = setUp()
+  held.add = () => {
+    throw new Error('out of order')
+  }
+  const claimed = claiming.claim(topic, [auto, explicit], { lanes: [], marks: [] })
+  store.claim
+    .next()
+    .resolve({ gateway: 7, jobs: fill('a', [auto, explicit], ['1', '2', '3']), endedSlots: [] })
+  await expect(claimed).rejects.toThrow('out of order')
+  expect(givenBack).toEqual(['1', '2', '3'])
+  expect(events).toEqual([{ type: 'jobs returned', reason: 'answer failed', jobs: 3 }])
+})

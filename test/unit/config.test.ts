@@ -25,9 +25,15 @@ test('without a setting, all defaults count, and the gateway is for this host on
     ...{
       PULLGATE_BODY_MAX_BYTES: 2 * 1024 * 1024,
       PULLGATE_BACKSTOP_MS: 1_000,
-      PULLGATE_KEEP_ALIVE_SECONDS: 75,
+      PULLGATE_DRAIN_DELAY_SECONDS: 0,
     },
   })
+})
+
+test('an idle connection outlasts the idle time-outs of common proxies, so that the proxy closes it', () => {
+  const idleSeconds = { alb: 60, nginx: 60, traefik: 90, caddy: 120, azure: 240, google: 600 }
+  const { PULLGATE_KEEP_ALIVE_SECONDS: keepAlive } = readConfig({})
+  for (const seconds of Object.values(idleSeconds)) expect(keepAlive).toBeGreaterThan(seconds)
 })
 
 test('an empty value counts as not set', () => {

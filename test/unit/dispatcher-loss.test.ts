@@ -205,3 +205,16 @@ describe('a subscription that ended', () => {
     expect(told(leftOut)).toEqual(['1'])
   })
 })
+
+test('jobs that cannot be assigned go back, and whoever waited for the claim is told', async () => {
+  const world = createDispatchWorld()
+  const pull = world.pull(s)
+  pull.waiter.isLive = () => {
+    throw new Error('no socket')
+  }
+  world.store.nextClaim().give('1')
+  await idle()
+  expect(world.givenBack).toEqual(['1'])
+  expect(world.dispatcher.parked).toBe(1)
+  expect(world.events).toContainEqual(expect.objectContaining({ type: 'claim failed' }))
+})

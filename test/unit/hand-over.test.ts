@@ -192,3 +192,23 @@ test('settled waits for answers that are still being written', async () => {
   await done
   expect(world.reported).toEqual([])
 })
+
+test('an answer that cannot be written after all is cut off, and its jobs are in doubt', async () => {
+  const { res } = await world.ask()
+  const closed = closeOf(res)
+  res.end = () => {
+    throw new RangeError('Invalid string length')
+  }
+  world.handOver.write(res, payload, world.hold('explicit', '1'))
+  await closed
+  await idle()
+  expect(world.reported).toEqual(['doubt 1'])
+  await world.handOver.settled()
+})
+
+test('jobs that no answer could be made of go back, and are counted', () => {
+  world.handOver.giveBack([])
+  world.handOver.giveBack(world.hold('auto', '1', '2').jobs)
+  expect(world.reported).toEqual(['give back 1,2'])
+  expect(world.events).toEqual([{ type: 'jobs returned', reason: 'answer failed', jobs: 2 }])
+})

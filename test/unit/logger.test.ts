@@ -55,10 +55,12 @@ const everyEvent: GatewayEvent[] = [
   { type: 'job claimed', topic: 'jobs_a', readySeconds: 1 },
   { type: 'pull ended', outcome: 'aborted', waitSeconds: 1, jobs: 0, subscription: 's' },
   { type: 'response written', wakeSeconds: 1 },
+  { type: 'proxied pull', ack: 'auto', first: true },
   { type: 'delivery', outcome: 'in doubt', jobs: 1 },
   { type: 'delivery report failed', dropped: 1, error },
   { type: 'settle', verb: 'fail', status: 'lost' },
   { type: 'heartbeat', status: 'ok' },
+  { type: 'jobs ended', topic: 'jobs_a', state: 'failed', jobs: 1 },
   { type: 'published', jobs: 1 },
   { type: 'due', promoted: 1, expired: 0, leasesLost: { ready: 1 }, offersEnded: {} },
   { type: 'upkeep failed', task: 'due', error },
@@ -185,4 +187,12 @@ describe('warnings', () => {
     for (let n = 0; n < 3; n += 1) logger.observe({ type: 'request failed', route: '/', id: 'r', error })
     expect(written).toHaveLength(3)
   })
+})
+
+test('automatic acknowledgement through a proxy is warned of once, explicit acknowledgement never', () => {
+  const log = createLogger('debug', '1.2.3')
+  log.observe({ type: 'proxied pull', ack: 'explicit', first: true })
+  log.observe({ type: 'proxied pull', ack: 'auto', first: true })
+  log.observe({ type: 'proxied pull', ack: 'auto', first: false })
+  expect(lines()).toEqual([expect.objectContaining({ level: 'warn', event: 'proxied pull', ack: 'auto' })])
 })

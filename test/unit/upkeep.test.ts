@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { countsByTopic, createUpkeep } from '../../src/dispatch/upkeep.ts'
 import type { GatewayEvent } from '../../src/domain/events.ts'
-import type { Snapshot } from '../../src/domain/ports.ts'
+import type { Snapshot } from '../../src/domain/reads.ts'
 import type { Problem } from '../../src/domain/types.ts'
 import { createFakeClock, idle } from '../support/fake-clock.ts'
 import { fakeCall } from '../support/fake-job-store.ts'

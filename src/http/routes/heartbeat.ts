@@ -1,4 +1,4 @@
-import type { Beat } from '../../domain/ports.ts'
+import type { Beat, LeaseNow } from '../../domain/ports.ts'
 import type { JobId, Lease } from '../../domain/types.ts'
 import type { HeldHeartbeat } from '../../dispatch/held-heartbeats.ts'
 import { headerOf, isOver } from '../exchange.ts'
@@ -14,7 +14,7 @@ import { waitOf } from '../wait.ts'
 /** Of a lease: the next heartbeat comes in time, also if its answer is late. */
 const heldPart = 3
 
-/** POST /jobs/{id}/heartbeat: renew or accept, and, where Prefer asks for it, hold until there is a cancel to tell. */
+/** POST /jobs/{id}/heartbeat: renew or accept, and, where Prefer asks for it, hold until there is a cancel to tell, or the lease is over. */
 export function heartbeatRoute(services: Services): Route {
   const { settles, heldHeartbeats, clock, emit } = services
 
@@ -30,21 +30,30 @@ export function heartbeatRoute(services: Services): Route {
     return answer
   }
 
-  /** Resolves to what is to be answered: as `first`, or as `again` says once something was announced. */
+  /**
+   * Resolves to what is to be answered: what `again` says once something was announced, else what is true at the end,
+   * since the job may have been settled elsewhere. The look at the end renews nothing: whoever is to read the answer may
+   * have died since, and a lease that is renewed ends later.
+   */
   async function hold(
     exchange: Exchange,
     held: HeldHeartbeat,
     seconds: number,
     first: Beat,
     again: () => Promise<Beat>,
+    look: () => Promise<LeaseNow | undefined>,
   ): Promise<Beat> {
     let answer = first
     while (answer.cancelReason === null && !isOver(exchange)) {
       exchange.held ??= { closed: () => held.close() }
       const leftMs = seconds * 1000 - (clock.now() - exchange.arrivedAt)
-      if ((await held.wait(leftMs)) === 'over') break
-      // Whether it was a cancel is for the database to say.
+      const heard = await held.wait(leftMs)
+      if (isOver(exchange)) break
+      const now = heard === 'over' ? await look() : undefined
+      if (now !== undefined) return { ...answer, ...now }
+      // Whether it was a cancel, a settle or nothing is for the database to say.
       answer = await again()
+      if (heard === 'over') break
     }
     return answer
   }
@@ -70,7 +79,9 @@ export function heartbeatRoute(services: Services): Route {
         let answer = await beat(id, lease, leaseSeconds, progress)
         const seconds = Math.min(asked.seconds, Math.floor((answer.leaseSeconds ?? 0) / heldPart))
         if (held !== undefined) {
-          answer = await hold(exchange, held, seconds, answer, () => beat(id, lease, leaseSeconds, null))
+          const again = () => beat(id, lease, leaseSeconds, null)
+          const look = () => settles.readLease(id, lease)
+          answer = await hold(exchange, held, seconds, answer, again, look)
         }
         const { leaseEndsAt, cancelReason } = answer
         return {

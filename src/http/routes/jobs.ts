@@ -1,5 +1,5 @@
 import type { JobState } from '../../domain/job-states.ts'
-import type { JobDetail } from '../../domain/ports.ts'
+import type { JobDetail } from '../../domain/reads.ts'
 import type { SettleVerb } from '../../domain/types.ts'
 import { refuseIdempotencyKey } from '../idempotency-key.ts'
 import { cutJson } from '../json-text.ts'

@@ -154,9 +154,7 @@ export function pullRoute(services: Services): Route {
         else if (place === undefined) park(pull, subscription, waitSeconds)
         else await repeat(pull, place, subscription, waitSeconds)
       } catch (error) {
-        const known = asGatewayError(error)
-        answers.refuse(pull, known, outcomes[known.code] ?? 'rejected')
-        if (known.code === 'internal') throw error
+        answers.refuse(pull, error, outcomes[asGatewayError(error).code] ?? 'rejected')
       }
       return undefined
     },

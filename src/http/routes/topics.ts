@@ -1,5 +1,5 @@
 import { GatewayError } from '../../domain/errors.ts'
-import type { Topic, TopicCounts } from '../../domain/ports.ts'
+import type { Topic, TopicCounts } from '../../domain/reads.ts'
 import { digestOf, idempotencyKeyOf } from '../idempotency-key.ts'
 import { cutJson } from '../json-text.ts'
 import { defineRoute, validate } from '../route.ts'

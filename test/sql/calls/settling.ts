@@ -35,6 +35,7 @@ export const settles: Record<string, Entry> = {
       byLease('for later', 'settle_releases', ['float8'], running, 3600),
     ],
   },
+  read_leases: { calls: [byLease('of running jobs', 'read_leases', [], running)] },
   heartbeats: {
     calls: [
       byLease(
