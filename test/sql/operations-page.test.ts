@@ -8,7 +8,6 @@ import {
   fail,
   publish,
   release,
-  row,
   rows,
   runDue,
   runningJob,
@@ -40,8 +39,8 @@ test('the pause after a failed attempt is random, up to what the page says', asy
   const job = await runningJob(session, topic(), { max_attempts: 100 })
   for (const [n, attempt] of [...attempts, 12].entries()) {
     const bound = longest[n] ?? longest.at(-1) ?? NaN
-    const pauses: Pause[] = []
-    for (let repeat = 0; repeat < repeats; repeat += 1) pauses.push(await pauseAfter(job, attempt))
+    const pauses = await pausesAfter(job, attempt, repeats)
+    expect(pauses).toHaveLength(repeats)
     expect(Math.min(...pauses.map(({ atLeast }) => atLeast)), `attempt ${attempt}`).toBeGreaterThanOrEqual(1)
     const longestSeen = Math.max(...pauses.map(({ atMost }) => atMost))
     expect(longestSeen, `attempt ${attempt}`).toBeLessThanOrEqual(bound)
@@ -52,20 +51,24 @@ test('the pause after a failed attempt is random, up to what the page says', asy
 
 type Pause = { atLeast: number; atMost: number }
 
-/** The pause of a failed attempt, in seconds: since its transaction began, and since it was over. */
-async function pauseAfter(job: Held, attempt: number): Promise<Pause> {
-  await session.query('begin')
-  await session.query('update pullgate.job set attempts = $2 where id = $1', [job.id, attempt])
-  await fail(session, job)
-  const pauses = await row<Pause>(
+/** The pauses of failed attempts, each undone, in seconds: since the statement began, and since the attempt was over. */
+async function pausesAfter(job: Held, attempt: number, repeats: number): Promise<readonly Pause[]> {
+  await session.query(`create or replace function pg_temp.pause(job_id bigint, lease uuid, attempt integer, out at_least float8, out at_most float8)
+    language plpgsql as $$
+    begin
+      update pullgate.job j set attempts = attempt where j.id = job_id;
+      perform pullgate.settle_fails(array[job_id], array[lease], '{broke}', '{true}', array[null]::float8[]);
+      select extract(epoch from j.due_at - now()), extract(epoch from j.due_at - clock_timestamp())
+        into at_least, at_most from pullgate.job j where j.id = job_id;
+      raise exception 'undone' using errcode = 'TEST1';
+    exception when sqlstate 'TEST1' then null;
+    end $$`)
+  return rows<Pause>(
     session,
-    `select extract(epoch from due_at - now())::float8 as "atLeast",
-        extract(epoch from due_at - clock_timestamp())::float8 as "atMost"
-      from pullgate.job where id = $1`,
-    [job.id],
+    `select p.at_least as "atLeast", p.at_most as "atMost"
+      from generate_series(1, $4::integer) as n, lateral pg_temp.pause($1 + 0 * n, $2, $3) as p`,
+    [job.id, job.lease, attempt, repeats],
   )
-  await session.query('rollback')
-  return pauses
 }
 
 type Was = (name: string) => Promise<Held>
