@@ -51,7 +51,7 @@ export const claims: Record<string, Entry> = {
     calls: [
       {
         what: 'of jobs that have fallen due',
-        sql: `select * from pullgate.claim_due(100, null, ${work}, array[$1::uuid], array[$2::integer], '{}', '{}')`,
+        sql: `select * from pullgate.claim_due(100, clock_timestamp() - interval '1 minute', ${work}, array[$1::uuid], array[$2::integer], '{}', '{}')`,
         async prepare(world, count) {
           await insertJobs(world.database, count, 'scheduled', { due_at: past })
           return [world.explicit, count]

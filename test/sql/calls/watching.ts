@@ -9,7 +9,8 @@ import type { Call, Entry, Prepared, World } from './call.ts'
 
 const dueCall = (what: string, state: State, columns: Columns): Call => ({
   what,
-  sql: 'select * from pullgate.run_due($1, null)',
+  // Not from the beginning of time: what earlier calls have ended is dead, and would be walked.
+  sql: `select * from pullgate.run_due($1, clock_timestamp() - interval '1 minute')`,
   async prepare({ database }, count) {
     await insertJobs(database, count, state, columns)
     return [count]
