@@ -74,10 +74,11 @@ export const time: Record<string, Entry> = {
     calls: [
       {
         what: 'of ready jobs',
-        sql: `select * from pullgate.reseat(array[pullgate.digest('late/0') & ~1::bigint], array[9e15::bigint], 0, $1)`,
+        sql: `select * from pullgate.reseat(array[pullgate.digest($2::text || '/0') & ~1::bigint], array[9e15::bigint], 0, $1)`,
         async prepare({ database }, count) {
-          await insertJobs(database, count, 'ready', { topic: `'late'` })
-          return [count]
+          const topic = `late${randomUUID()}`
+          await insertJobs(database, count, 'ready', { topic: `'${topic}'` })
+          return [count, topic]
         },
       },
     ],
