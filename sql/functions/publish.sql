@@ -71,7 +71,7 @@ begin
       -- Whether a wake has to be sent at all, by the rule of pullgate.notify: a call of that takes 20 us, this 5.
       returning j.id, j.topic_id,
         current_setting('transaction_isolation') <> 'read committed'
-          or exists (select from pullgate.armed a where a.topic_id = j.topic_id)
+          or exists (select from pullgate.armed a where a.topic_id = j.topic_id offset 0)
         into v_id, v_topic, v_heard;
     if v_id is not null then
       if v_heard then

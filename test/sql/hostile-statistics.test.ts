@@ -16,6 +16,7 @@ type Buffers = ReadonlyMap<string, number>
 
 /** Of a call that has to read all of something the size does not matter. */
 const sizes = ({ readsAll }: Call) => (readsAll === undefined ? [1, 100] : [1])
+const warmUps = ({ readsAll }: Call) => (readsAll === undefined ? [1, 2] : [1])
 
 /**
  * Any table of the crowd has more than 60 pages: a call for one element shows if one is scanned, one for a hundred if it
@@ -45,7 +46,7 @@ async function buffersOf(session: pg.Client, world: World, call: Call, size: num
 
 /** Makes the session plan every statement, as it finds the tables now. */
 async function planAll(session: pg.Client, world: World): Promise<void> {
-  for (const call of calls) for (const size of [1, 2]) await buffersOf(session, world, call, size)
+  for (const call of calls) for (const size of warmUps(call)) await buffersOf(session, world, call, size)
 }
 
 /**
@@ -56,7 +57,7 @@ async function planAll(session: pg.Client, world: World): Promise<void> {
 async function countAll(session: pg.Client, world: World, honest?: Buffers): Promise<Buffers> {
   const found = new Map<string, number>()
   for (const call of calls) {
-    for (const size of [1, 2]) await buffersOf(session, world, call, size)
+    for (const size of warmUps(call)) await buffersOf(session, world, call, size)
     for (const size of sizes(call)) {
       const name = `${call.name}, ${size}`
       const enough = honest === undefined ? -1 : allowed(call, honest.get(name) ?? NaN, size)

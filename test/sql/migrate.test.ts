@@ -144,6 +144,20 @@ describe('migrate', () => {
     await open.query('commit')
     expect((await migrate(client, changed)).applied.length).toBe(files.functions.length)
   })
+  test('gives every function that runs as its owner its planner settings, also one that was replaced', async () => {
+    const client = await fresh()
+    const settings = `select distinct array(
+        select s from unnest(proconfig) s where s !~ '^(search_path|enable_bitmapscan|enable_indexscan)=' order by s) as settings
+      from pg_proc where pronamespace = 'pullgate'::regnamespace and prosecdef`
+    const all = ['enable_nestloop=on', 'enable_seqscan=off', 'jit=off', 'plan_cache_mode=force_generic_plan']
+    await migrate(client)
+    expect((await client.query(settings)).rows).toEqual([{ settings: all }])
+    const functions = files.functions.map((file) =>
+      file.name === 'wake.sql' ? { ...file, checksum: 'changed' } : file,
+    )
+    expect((await migrate(client, { ...files, functions })).applied).toEqual(['functions/wake.sql'])
+    expect((await client.query(settings)).rows).toEqual([{ settings: all }])
+  })
   test('leaves no function to the public, also a new one', async () => {
     const client = await fresh()
     await migrate(client)

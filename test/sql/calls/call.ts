@@ -87,6 +87,17 @@ export const byLease = (
 export const stale =
   (make: Make): Make =>
   async (world, count) => ({ ...(await make(world, count)), leases: times(count, randomUUID()) })
+/** A topic of its own: what earlier calls took from the head of a lane is dead, and may have to be walked. */
+export async function ownTopic({ database }: World): Promise<string> {
+  const name = `own${randomUUID()}`
+  await database.query(
+    `insert into pullgate.lane (id, topic_id, topic, priority)
+      values (pullgate.digest($1::text || '/0') & ~1::bigint, pullgate.topic_id($1::text), $1::text, 0)`,
+    [name],
+  )
+  return name
+}
+
 /** Topics of their own with a job each. */
 export async function separateTopics({ database }: World, count: number): Promise<string[]> {
   const made = await database.query<{ id: string }>(

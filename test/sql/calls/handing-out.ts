@@ -1,32 +1,38 @@
 import { randomUUID } from 'node:crypto'
 import { insertJobs } from '../../support/crowd.ts'
-import { past, separateTopics, soon, times } from './call.ts'
+import { ownTopic, past, separateTopics, soon, times } from './call.ts'
 import type { Entry } from './call.ts'
 
 /** Claims, and jobs handed out once more or taken back. */
 
 const slots = (count: number, per: number) => Math.ceil(count / per)
 const claimSql = 'pullgate.claim($1::bigint[], $2::uuid[], $3::integer[], $4::bigint[], $5::bigint[])'
-const work = `array[pullgate.topic_id('work')]`
 
 export const claims: Record<string, Entry> = {
   claim: {
     calls: [
       {
         what: 'of one topic, one slot',
-        sql: `select * from pullgate.claim(${work}, array[$1::uuid], array[$2::integer], '{}', '{}')`,
+        sql: `select * from pullgate.claim(array[pullgate.topic_id($3)], array[$1::uuid], array[$2::integer], '{}', '{}')`,
         async prepare(world, count) {
-          await insertJobs(world.database, count, 'ready')
-          return [world.explicit, count]
+          const topic = await ownTopic(world)
+          await insertJobs(world.database, count, 'ready', { topic: `'${topic}'` })
+          return [world.explicit, count, topic]
         },
       },
       {
         what: 'of one topic, a slot per job, with keys',
-        sql: `select * from pullgate.claim(array_fill(pullgate.topic_id('work'), array[cardinality($1::uuid[])]), $1, $2::integer[],
+        sql: `select * from pullgate.claim(array_fill(pullgate.topic_id($4), array[cardinality($1::uuid[])]), $1, $2::integer[],
           '{}', '{}', 1, 1, $3::uuid[])`,
         async prepare(world, count) {
-          await insertJobs(world.database, count, 'ready')
-          return [times(count, world.offer), times(count, 1), times(count, null).map(() => randomUUID())]
+          const topic = await ownTopic(world)
+          await insertJobs(world.database, count, 'ready', { topic: `'${topic}'` })
+          return [
+            times(count, world.offer),
+            times(count, 1),
+            times(count, null).map(() => randomUUID()),
+            topic,
+          ]
         },
       },
       {
@@ -51,10 +57,12 @@ export const claims: Record<string, Entry> = {
     calls: [
       {
         what: 'of jobs that have fallen due',
-        sql: `select * from pullgate.claim_due(100, null, ${work}, array[$1::uuid], array[$2::integer], '{}', '{}')`,
+        sql: `select * from pullgate.claim_due(100, clock_timestamp() - interval '1 minute', array[pullgate.topic_id($3)],
+          array[$1::uuid], array[$2::integer], '{}', '{}')`,
         async prepare(world, count) {
-          await insertJobs(world.database, count, 'scheduled', { due_at: past })
-          return [world.explicit, count]
+          const topic = await ownTopic(world)
+          await insertJobs(world.database, count, 'scheduled', { topic: `'${topic}'`, due_at: past })
+          return [world.explicit, count, topic]
         },
       },
     ],

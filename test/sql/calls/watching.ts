@@ -9,7 +9,8 @@ import type { Call, Entry, Prepared, World } from './call.ts'
 
 const dueCall = (what: string, state: State, columns: Columns): Call => ({
   what,
-  sql: 'select * from pullgate.run_due($1, null)',
+  // Not from the beginning of time: what earlier calls have ended is dead, and would be walked.
+  sql: `select * from pullgate.run_due($1, clock_timestamp() - interval '1 minute')`,
   async prepare({ database }, count) {
     await insertJobs(database, count, state, columns)
     return [count]
@@ -73,10 +74,11 @@ export const time: Record<string, Entry> = {
     calls: [
       {
         what: 'of ready jobs',
-        sql: `select * from pullgate.reseat(array[pullgate.digest('late/0') & ~1::bigint], array[9e15::bigint], 0, $1)`,
+        sql: `select * from pullgate.reseat(array[pullgate.digest($2::text || '/0') & ~1::bigint], array[9e15::bigint], 0, $1)`,
         async prepare({ database }, count) {
-          await insertJobs(database, count, 'ready', { topic: `'late'` })
-          return [count]
+          const topic = `late${randomUUID()}`
+          await insertJobs(database, count, 'ready', { topic: `'${topic}'` })
+          return [count, topic]
         },
       },
     ],
