@@ -12,7 +12,7 @@ export function withTlsOfLibpq(server: string, environment: NodeJS.ProcessEnv = 
   if (parameters.has('ssl') || parameters.has('uselibpqcompat')) return server
   const { PGSSLMODE, PGSSLROOTCERT } = environment
   let mode = parameters.get('sslmode') ?? (PGSSLMODE === '' ? undefined : PGSSLMODE)
-  if (mode === undefined || mode === 'no-verify') return server
+  if (mode === undefined || mode === 'no-verify' || parameters.get('sslmode') === 'disable') return server
   if (!sslModes.includes(mode)) throw new Error(`PGSSLMODE: must be one of ${sslModes.join(', ')}`)
   let root = parameters.get('sslrootcert') ?? (PGSSLROOTCERT === '' ? undefined : PGSSLROOTCERT)
   if (root === 'system') {

@@ -109,7 +109,7 @@ test('a connection that is ready only after whoever waited for it has been refus
     await gone
   })
   await once(busy, 'begun')
-  const letGo = proxy.hold('pg_backend_pid() as pid')
+  const letGo = proxy.hold('pg_catalog.pg_backend_pid() as')
   const waits = pool.query(one, [])
   const refused = expect(waits).rejects.toThrow()
   busy.emit('end')
