@@ -7,7 +7,7 @@ test('no job is lost, stuck or run twice by accident, whatever breaks', async ()
   expect(report.violations, report.ofOneJob.join('\n')).toEqual([])
   expect(report.rounds).toBe(48)
   expect(report.counts['jobs that ran']).toBeGreaterThan(30)
-}, 90_000)
+})
 
 test('a round is the same for the same seed, and another for another', () => {
   expect(planRound(1, 5)).toEqual(planRound(1, 5))

@@ -63,7 +63,7 @@ test('what killed gateways had not confirmed goes back, and is handed out by ano
   for (const id of orphans) expect(await stateOf(database, id)).toBe('orphaned')
   expect(await survivor.metric('pullgate_jobs_returned_total', { reason: 'gateway_died' })).toBe(18)
   expect(await gateways()).toHaveLength(1)
-}, 60_000)
+})
 
 test('a gateway that loses its session has another id, hands out nothing claimed before, and goes on', async () => {
   const gateway = await gatewayFor(database, noBackstop)

@@ -15,7 +15,7 @@ async function running(leaseSeconds = 600): Promise<Job> {
   const topic = `held-${(topics += 1)}`
   const subscription = await gateway.subscribe(topic, { leaseSeconds })
   await publish(database, topic)
-  return jobOf(await gateway.pull(subscription, { wait: 5 }))
+  return jobOf(await gateway.pull(subscription, { wait: 50 }))
 }
 
 /** Resolves once the heartbeat has reached the database; what is then still open is held. */
@@ -110,7 +110,7 @@ test('of a client that has left is forgotten: a cancel has nobody to ask for', a
 test('an offer is accepted before the heartbeat is held', async () => {
   const subscription = await gateway.subscribe('held-offer', { offerSeconds: 60, leaseSeconds: 600 })
   const id = await publish(database, 'held-offer')
-  const job = jobOf(await gateway.pull(subscription, { wait: 5 }))
+  const job = jobOf(await gateway.pull(subscription, { wait: 50 }))
   const { answer } = await hold(gateway, job)
   expect(await readJob(database, id)).toMatchObject({ state: 'running', attempts: 1 })
   await database.query('select pullgate.cancel($1)', [id])

@@ -112,7 +112,7 @@ test('under load a stop loses no job and leaves none running', async () => {
           held = undefined
           if (handed.size === jobs) finish()
         }
-        const answer = await gateway.pull(subscription, { wait: 20, signal: stop.signal })
+        const answer = await gateway.pull(subscription, { wait: 50, signal: stop.signal })
         if (answer.status === 200) {
           held = jobOf(answer)
           handed.set(held.id, (handed.get(held.id) ?? 0) + 1)

@@ -1,11 +1,8 @@
-import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import pg from 'pg'
-import { startEmbeddedPostgres } from '../../../src/db/embedded.ts'
 import type { EmbeddedPostgres } from '../../../src/db/embedded.ts'
 import { withClient } from '../../../src/db/home.ts'
+import { openScratch } from '../../support/postgres.ts'
 
 /** A Postgres of its own, that can be restarted under everybody, and its own record of what became of each job. */
 export type ChaosPostgres = {
@@ -50,13 +47,9 @@ const settings = { fsync: 'off', max_connections: '100', shared_buffers: '64MB',
 const triesMax = 50
 
 export async function startChaosPostgres(migrate: (url: string) => Promise<void>): Promise<ChaosPostgres> {
-  const scratch = mkdtempSync(join(tmpdir(), 'pullgate-chaos-'))
-  chmodSync(scratch, 0o755)
+  const scratch = openScratch('chaos')
   const start = (port?: number) =>
-    startEmbeddedPostgres({
-      ...{ dataDir: join(scratch, 'data'), keep: true, settings },
-      ...(port === undefined ? {} : { port }),
-    })
+    scratch.start('data', { settings, ...(port === undefined ? {} : { port }) })
   let server: EmbeddedPostgres = await start()
   const { url } = server
   try {
@@ -64,6 +57,7 @@ export async function startChaosPostgres(migrate: (url: string) => Promise<void>
     await withClient(url, (client) => client.query(audit))
   } catch (error) {
     await server.stop()
+    scratch.remove()
     throw error
   }
   let admin: pg.Client | undefined
@@ -101,7 +95,7 @@ export async function startChaosPostgres(migrate: (url: string) => Promise<void>
     async stop() {
       await admin?.end().catch(() => undefined)
       await server.stop()
-      rmSync(scratch, { recursive: true, force: true, maxRetries: 10 })
+      scratch.remove()
     },
   }
 }
