@@ -2,7 +2,7 @@ import type pg from 'pg'
 import { expect, test } from 'vitest'
 import { publish, rows, value } from '../sql/jobs.ts'
 import { useDatabase } from '../support/database.ts'
-import { gatewayFor, noBackstop } from '../support/gateway.ts'
+import { gatewayFor, listeningSessions, noBackstop } from '../support/gateway.ts'
 import type { TestGateway } from '../support/gateway.ts'
 import { jobOf } from '../support/http.ts'
 import { provoke, provokeResync } from '../support/provoke.ts'
@@ -190,10 +190,7 @@ async function runBurst(stress: Stress, worker: Worker, topic: string, subscript
 /** As after a crash: the registry is empty, and every session that listened is gone. */
 async function crash(): Promise<void> {
   await database.query('delete from pullgate.armed')
-  await database.query(
-    `select pg_terminate_backend(pid, 5000) from pg_stat_activity
-      where query like 'select pullgate.join_gateway%' and datname = current_database()`,
-  )
+  await database.query(`select pg_terminate_backend(pid, 5000) from (${listeningSessions}) session`)
 }
 
 async function run(stress: Stress, seed: number, between: (round: number) => Promise<void>): Promise<void> {

@@ -2,7 +2,7 @@ import { expect, test } from 'vitest'
 import { systemClock } from '../../src/domain/clock.ts'
 import { publish } from '../sql/jobs.ts'
 import { useDatabase } from '../support/database.ts'
-import { gatewayFor, noBackstop, quiet } from '../support/gateway.ts'
+import { gatewayFor, listeningSessions, noBackstop, quiet } from '../support/gateway.ts'
 import type { Settings, TestGateway } from '../support/gateway.ts'
 import { blackHoleProxy } from '../support/gateway-proxy.ts'
 import { jobOf, until } from '../support/http.ts'
@@ -32,8 +32,7 @@ test('after its session was terminated the gateway listens again, and no job is 
   await connected(gateway, 1)
   // The session has ended when this transaction commits, and may be back or not.
   const ended = await database.query(
-    `select pg_terminate_backend(pid, 5000), pullgate.publish('terminated', '1'::text) from pg_stat_activity
-      where query like 'select pullgate.join_gateway%' and datname = current_database()`,
+    `select pg_terminate_backend(pid, 5000), pullgate.publish('terminated', '1'::text) from (${listeningSessions}) session`,
   )
   expect(ended).toHaveLength(1)
   jobOf(await answer)

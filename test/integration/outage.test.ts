@@ -3,7 +3,7 @@ import type { EmbeddedPostgres } from '../../src/db/embedded.ts'
 import { withClient } from '../../src/db/home.ts'
 import { migrate } from '../../src/db/migrations.ts'
 import { publish } from '../sql/jobs.ts'
-import { gatewayFor } from '../support/gateway.ts'
+import { gatewayFor, listeningSessions } from '../support/gateway.ts'
 import { expectProblem, jobOf, until } from '../support/http.ts'
 import { openScratch } from '../support/postgres.ts'
 import type { Scratch } from '../support/postgres.ts'
@@ -91,9 +91,7 @@ test('after a crash of the server, or an immediate stop, everything goes on by i
     // A process that is killed takes the sessions of all others along.
     async () => {
       const { rows } = await withClient(server.url, (client) =>
-        client.query<{ pid: number }>(
-          `select pid from pg_stat_activity where query like 'select pullgate.join_gateway%'`,
-        ),
+        client.query<{ pid: number }>(listeningSessions),
       )
       process.kill(rows[0]?.pid ?? 0, 'SIGKILL')
     },

@@ -4,6 +4,7 @@ import type { TestDatabase } from './database.ts'
 import { quiet } from './gateway.ts'
 import type { TestGateway } from './gateway.ts'
 import { jobOf, until } from './http.ts'
+import type { Answer } from './http.ts'
 
 /** Brings about each way in which a job reaches a pull, whatever the speed of the machine. For gateways without load. */
 
@@ -74,11 +75,11 @@ export async function provokeResync(
   gateways: readonly TestGateway[],
   crash: () => Promise<void>,
 ): Promise<void> {
-  const pulls: Promise<string>[] = []
+  const pulls: Promise<Answer>[] = []
   const ids: string[] = []
   for (const [n, gateway] of gateways.entries()) {
     const subscription = await gateway.subscribe(`provoked-resync-${n}`)
-    pulls.push(gateway.pull(subscription, { wait: 50 }).then((answer) => jobOf(answer).id))
+    pulls.push(gateway.pull(subscription, { wait: 50 }))
     await gateway.parked(1, subscription)
   }
   const session = await database.session()
@@ -90,5 +91,5 @@ export async function provokeResync(
   }
   for (const n of gateways.keys()) ids.push(await publish(database, `provoked-resync-${n}`))
   await session.query('commit')
-  expect(await Promise.all(pulls)).toEqual(ids)
+  expect((await Promise.all(pulls)).map((answer) => jobOf(answer).id)).toEqual(ids)
 }

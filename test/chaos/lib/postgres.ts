@@ -64,7 +64,12 @@ export async function startChaosPostgres(migrate: (url: string) => Promise<void>
 
   async function connected(): Promise<pg.Client> {
     if (admin !== undefined) return admin
-    const client = new pg.Client({ connectionString: url, application_name: 'chaos/admin' })
+    const client = new pg.Client({
+      connectionString: url,
+      application_name: 'chaos/admin',
+      // The harness is not what is tried.
+      options: '-c idle_session_timeout=0 -c default_transaction_isolation=read\\ committed',
+    })
     client.on('error', () => (admin = undefined))
     await client.connect()
     return (admin = client)
