@@ -2,17 +2,15 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { expect, onTestFinished, test, vi } from 'vitest'
+import { expect, onTestFinished, test } from 'vitest'
 import { inspect, isAlive } from '../../src/db/embedded-binaries.ts'
 import { endsWithUs } from '../support/children.ts'
 import { useDatabase } from '../support/database.ts'
 import { killGroup, startOwner } from '../support/embedded-owner.ts'
+import { until } from '../support/http.ts'
 import { openScratch } from '../support/postgres.ts'
 
 // Whoever starts a server that nobody keeps may be killed: the server ends all the same, and its files go.
-
-// The limit is for a machine that is busy with other things.
-const patiently = { timeout: 120_000, interval: 20 }
 
 const root = join(import.meta.dirname, '../..')
 const database = useDatabase()
@@ -44,10 +42,10 @@ test.each([
   for (const stream of [npm.stdout, npm.stderr])
     stream.setEncoding('utf8').on('data', (text: string) => (output += text))
   const exit = once(npm, 'exit')
-  await vi.waitFor(() => {
+  await until(() => {
     expect(npm.exitCode, output).toBeNull()
     expect(existsSync(file), output).toBe(true)
-  }, patiently)
+  })
   const pids = JSON.parse(readFileSync(file, 'utf8')) as Record<string, number>
   const identities = Object.entries(pids).map(([name, pid]) => [name, inspect(pid)?.identity ?? ''] as const)
   const alive = () => identities.filter(([, identity]) => isAlive(identity)).map(([name]) => name)
@@ -56,7 +54,7 @@ test.each([
 
   process.kill(target === 'npm' ? (npm.pid ?? 0) : (pids.vitest ?? 0), signal)
   await exit
-  await vi.waitFor(() => expect([alive(), ours(scratch)]).toEqual([[], []]), patiently)
+  await until(() => expect([alive(), ours(scratch)]).toEqual([[], []]))
 })
 
 test('npm start passes SIGTERM on: the gateway stops in order', async () => {
@@ -72,7 +70,7 @@ test('npm start passes SIGTERM on: the gateway stops in order', async () => {
   npm.stdout.setEncoding('utf8').on('data', (text: string) => (output += text))
   // Closed once the last process that writes to it has ended.
   const closed = once(npm.stdout, 'close')
-  await vi.waitFor(() => expect(output).toContain('"event":"started"'), patiently)
+  await until(() => expect(output).toContain('"event":"started"'))
   npm.kill('SIGTERM')
   await closed
   expect(output).toContain('"event":"stopped"')
@@ -85,14 +83,14 @@ test('without keep, server and data directory end with an owner that is killed',
   const { identity = '' } = inspect(pid) ?? {}
   expect(isAlive(identity)).toBe(true)
   await killGroup(owner)
-  await vi.waitFor(() => expect([isAlive(identity), readdirSync(scratch)]).toEqual([false, []]), patiently)
+  await until(() => expect([isAlive(identity), readdirSync(scratch)]).toEqual([false, []]))
 })
 
 test('without keep, an owner that is killed during initdb leaves nothing', async () => {
   const scratch = scratchDir()
   const owner = startOwner(join(scratch, 'data'), false)
   const staged = () => readdirSync(scratch).some((name) => existsSync(join(scratch, name, 'data/base')))
-  await vi.waitFor(() => expect(staged()).toBe(true), { ...patiently, interval: 2 })
+  await until(() => expect(staged()).toBe(true))
   await killGroup(owner)
-  await vi.waitFor(() => expect(readdirSync(scratch)).toEqual([]), patiently)
+  await until(() => expect(readdirSync(scratch)).toEqual([]))
 })
