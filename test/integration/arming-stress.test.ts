@@ -16,7 +16,9 @@ import type { Random } from '../support/random.ts'
  */
 const database = useDatabase()
 const workers = 6
-const rounds = Number(process.env.PULLGATE_STRESS_ROUNDS ?? 150)
+const rounds = Number(process.env.PULLGATE_STRESS_ROUNDS ?? 100)
+// Beside three busy loops it is a minute or two.
+const limitMs = 600_000
 const levels = ['read committed', 'read committed', 'repeatable read', 'serializable']
 
 type Worker = {
@@ -234,7 +236,7 @@ test('whatever the order of arms, publishers and claims, every committed job rea
   for (const cause of causes) expect([cause, (await claimedBy(stress, cause)) > 0]).toEqual([cause, true])
   await run(stress, testSeed(), () => Promise.resolve())
   expect(await claimedBy(stress, 'backstop')).toBe(0)
-})
+}, limitMs)
 
 test('also when the registry is lost and the listeners with it, again and again', async () => {
   const stress = await start()
@@ -244,4 +246,4 @@ test('also when the registry is lost and the listeners with it, again and again'
   await provokeResync(database, stress.gateways, crash)
   expect(await claimedBy(stress, 'resync')).toBeGreaterThanOrEqual(stress.gateways.length)
   expect(await claimedBy(stress, 'backstop')).toBe(0)
-})
+}, limitMs)
