@@ -75,20 +75,28 @@ export async function startChaosPostgres(migrate: (url: string) => Promise<void>
     return (admin = client)
   }
 
+  async function ask<Row extends pg.QueryResultRow>(sql: string, values: unknown[]): Promise<Row[]> {
+    // It may be restarting: everything that is asked here may be asked again.
+    for (let tries = 0; ; tries += 1) {
+      try {
+        return (await (await connected()).query<Row>(sql, values)).rows
+      } catch (error) {
+        admin = undefined
+        if (tries >= triesMax || (error instanceof pg.DatabaseError && !/^57/.test(error.code ?? '')))
+          throw error
+        await delay(200)
+      }
+    }
+  }
+  // Rounds ask at the same time, and a client does one thing after the other.
+  let turn: Promise<unknown> = Promise.resolve()
+
   return {
     url,
-    async query<Row extends pg.QueryResultRow>(sql: string, values: unknown[] = []) {
-      // It may be restarting: everything that is asked here may be asked again.
-      for (let tries = 0; ; tries += 1) {
-        try {
-          return (await (await connected()).query<Row>(sql, values)).rows
-        } catch (error) {
-          admin = undefined
-          if (tries >= triesMax || (error instanceof pg.DatabaseError && !/^57/.test(error.code ?? '')))
-            throw error
-          await delay(200)
-        }
-      }
+    query<Row extends pg.QueryResultRow>(sql: string, values: unknown[] = []) {
+      const answer = turn.then(() => ask<Row>(sql, values))
+      turn = answer.catch(() => undefined)
+      return answer
     },
     async restart(mode) {
       admin = undefined
