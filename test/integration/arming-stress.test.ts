@@ -230,20 +230,28 @@ async function claimedBy(stress: Stress, cause: string): Promise<number> {
   return (await Promise.all(counts)).reduce((sum, count) => sum + count, 0)
 }
 
-test('whatever the order of arms, publishers and claims, every committed job reaches a parked pull, once', async () => {
-  const stress = await start()
-  for (const cause of causes) await provoke(database, stress.gateways[0], cause)
-  for (const cause of causes) expect([cause, (await claimedBy(stress, cause)) > 0]).toEqual([cause, true])
-  await run(stress, testSeed(), () => Promise.resolve())
-  expect(await claimedBy(stress, 'backstop')).toBe(0)
-}, limitMs)
+test(
+  'whatever the order of arms, publishers and claims, every committed job reaches a parked pull, once',
+  async () => {
+    const stress = await start()
+    for (const cause of causes) await provoke(database, stress.gateways[0], cause)
+    for (const cause of causes) expect([cause, (await claimedBy(stress, cause)) > 0]).toEqual([cause, true])
+    await run(stress, testSeed(), () => Promise.resolve())
+    expect(await claimedBy(stress, 'backstop')).toBe(0)
+  },
+  limitMs,
+)
 
-test('also when the registry is lost and the listeners with it, again and again', async () => {
-  const stress = await start()
-  await run(stress, testSeed(), async (round) => {
-    if (round % 40 === 0) await crash()
-  })
-  await provokeResync(database, stress.gateways, crash)
-  expect(await claimedBy(stress, 'resync')).toBeGreaterThanOrEqual(stress.gateways.length)
-  expect(await claimedBy(stress, 'backstop')).toBe(0)
-}, limitMs)
+test(
+  'also when the registry is lost and the listeners with it, again and again',
+  async () => {
+    const stress = await start()
+    await run(stress, testSeed(), async (round) => {
+      if (round % 40 === 0) await crash()
+    })
+    await provokeResync(database, stress.gateways, crash)
+    expect(await claimedBy(stress, 'resync')).toBeGreaterThanOrEqual(stress.gateways.length)
+    expect(await claimedBy(stress, 'backstop')).toBe(0)
+  },
+  limitMs,
+)
