@@ -34,7 +34,10 @@ export async function tellStatistics(postgres: Query, kind: Statistics): Promise
   const names = tables.map(({ name }) => name)
   for (let tries = 0; ; tries += 1) {
     try {
-      if (kind === 'true') return void (await postgres.query(`analyze ${names.join(', ')}`))
+      if (kind === 'true') {
+        await postgres.query(`analyze ${names.join(', ')}`)
+        return
+      }
       if (kind === 'none')
         await postgres.query('delete from pg_statistic where starelid = any ($1::regclass[])', [names])
       const [rows, pages] = believed[kind]
