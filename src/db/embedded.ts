@@ -8,6 +8,9 @@ import { basename, dirname, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { setTimeout as delay } from 'node:timers/promises'
 import * as host from './embedded-binaries.ts'
+import { claim, inUse, readIfThere } from './embedded-claim.ts'
+import { openGuard } from './embedded-guard.ts'
+import type { Guard } from './embedded-guard.ts'
 
 export { defaultDataDir } from './embedded-binaries.ts'
 
@@ -16,10 +19,14 @@ export type EmbeddedOptions = {
   dataDir: string
   /** TCP port on 127.0.0.1; a free one by default. */
   port?: number
-  /** When false, `stop` removes the data directory. */
+  /** When false, the server and its data directory end with this process, even if it is killed; `stop` removes both. */
   keep: boolean
   /** Server settings, as for `postgres -c name=value`. They cannot change where the server listens. */
   settings?: Readonly<Record<string, string>>
+  /** Ends the server with this process. By default there is one only without `keep`. */
+  guard?: Guard
+  /** Of the platform's binary package; by default the one that is installed. */
+  packageDir?: string
 }
 
 export type EmbeddedPostgres = {
@@ -39,56 +46,6 @@ const startTimeoutMs = 60_000
 const pollMs = 50
 // The children of a killed postmaster notice its death and leave within this time.
 const childrenGoneMs = 10_000
-
-function inUse(dataDir: string, pid: number): Error {
-  return new Error(`${dataDir} is in use by pid ${pid}; stop that process or ${host.remedy}`)
-}
-
-function readIfThere(file: string): string | undefined {
-  try {
-    return fs.readFileSync(file, 'utf8')
-  } catch (error) {
-    if (host.errnoOf(error) === 'ENOENT') return undefined
-    throw error
-  }
-}
-
-/** Claims the data directory for this process; returns the release. Throws if a live process has it. */
-function claim(dataDir: string, owner: string): () => void {
-  const file = `${dataDir}.owner`
-  const draft = `${file}.${randomBytes(6).toString('hex')}`
-  const aside = `${draft}.gone`
-  fs.writeFileSync(draft, owner, { flag: 'wx', mode: 0o600 })
-  try {
-    for (;;) {
-      try {
-        // A link, unlike a write, shows the record to others complete or not at all.
-        fs.linkSync(draft, file)
-        break
-      } catch (error) {
-        if (host.errnoOf(error) !== 'EEXIST') throw error
-      }
-      const judged = readIfThere(file)
-      if (judged === undefined) continue
-      if (host.isAlive(judged)) throw inUse(dataDir, Number.parseInt(judged, 10))
-      try {
-        fs.renameSync(file, aside)
-        // Another starter may have replaced the record just judged with its own: that one goes back.
-        if (readIfThere(aside) !== judged) fs.linkSync(aside, file)
-      } catch (error) {
-        if (!['ENOENT', 'EEXIST'].includes(host.errnoOf(error) ?? '')) throw error
-      }
-    }
-  } finally {
-    fs.rmSync(draft, { force: true })
-    fs.rmSync(aside, { force: true })
-  }
-  let held = true
-  return () => {
-    if (held && readIfThere(file) === owner) fs.rmSync(file, { force: true })
-    held = false
-  }
-}
 
 /** Fast shutdown first, then less kind ones. `gone` resolves to false when its time in ms has passed. */
 async function shutDown(pid: number, gone: (ms: number) => Promise<boolean>): Promise<void> {
@@ -212,7 +169,7 @@ async function freePort(): Promise<number> {
 type Running = { pid: number; exited: Promise<void>; stop: () => Promise<void> }
 
 /** Starts the server and waits until it accepts connections. A failure returns the last lines it printed. */
-async function launch(binaries: host.Binaries, args: string[]): Promise<Running | string> {
+async function launch(binaries: host.Binaries, args: string[], guard?: Guard): Promise<Running | string> {
   // Its own process group keeps a terminal's Ctrl-C from it: it is stopped after those who use it.
   const child = spawn(binaries.postgres, args, {
     ...host.childOptions(binaries.account),
@@ -221,6 +178,7 @@ async function launch(binaries: host.Binaries, args: string[]): Promise<Running 
   })
   const exited = new Promise<void>((done) => child.once('exit', () => done()).once('error', () => done()))
   const { pid } = child
+  if (pid !== undefined) guard?.watch(pid, 'QUIT', exited)
   const gone = (ms: number) => Promise.race([exited.then(() => true), delay(ms, false, { ref: false })])
   const stop = async () => {
     if (pid !== undefined) await shutDown(pid, gone)
@@ -252,12 +210,14 @@ async function launch(binaries: host.Binaries, args: string[]): Promise<Running 
  * not ready within 60 s.
  */
 export async function startEmbeddedPostgres(options: EmbeddedOptions): Promise<EmbeddedPostgres> {
-  const binaries = await host.prepareBinaries()
+  const binaries = await host.prepareBinaries(options.packageDir)
   const dataDir = host.placeDataDir(options.dataDir, binaries.account)
   const owner = host.inspect(process.pid)?.identity
   if (owner === undefined) throw new Error(`the system shows no processes; ${host.remedy}`)
   const release = claim(dataDir, owner)
   const removeData = () => fs.promises.rm(dataDir, { recursive: true, force: true, maxRetries: 5 })
+  const own = options.keep || options.guard !== undefined ? undefined : openGuard([dataDir])
+  const guard = options.guard ?? own
   const isNew = !fs.existsSync(join(dataDir, 'PG_VERSION'))
   try {
     const password = await ensureCluster(dataDir, binaries, options.keep)
@@ -269,7 +229,7 @@ export async function startEmbeddedPostgres(options: EmbeddedOptions): Promise<E
       const log = { logging_collector: 'off', log_destination: 'stderr' }
       const settings = Object.entries({ ...options.settings, ...address, ...log, [ownerSetting]: owner })
       const args = ['-D', dataDir, ...settings.flatMap(([name, value]) => ['-c', `${name}=${value}`])]
-      const server = await launch(binaries, args)
+      const server = await launch(binaries, args, guard)
       if (typeof server !== 'string') {
         // Without `keep` the claim lasts until the directory is removed.
         if (options.keep) void server.exited.then(release)
@@ -277,6 +237,7 @@ export async function startEmbeddedPostgres(options: EmbeddedOptions): Promise<E
         const stop = async () => {
           await server.stop()
           if (!options.keep) await removeData()
+          own?.release()
           release()
         }
         const url = `postgres://postgres:${password}@127.0.0.1:${port}/postgres?sslmode=disable`
@@ -293,6 +254,7 @@ export async function startEmbeddedPostgres(options: EmbeddedOptions): Promise<E
     }
   } catch (error) {
     if (isNew && !options.keep) await removeData()
+    own?.release()
     release()
     throw error
   }

@@ -14,11 +14,13 @@ import { startChaosGateway } from './lib/gateway.ts'
 import { startChaosPostgres } from './lib/postgres.ts'
 import type { ChaosPostgres } from './lib/postgres.ts'
 import { readRecord } from './lib/record.ts'
+import { setSessions, tellStatistics } from './lib/surround.ts'
 import { planDrain, planLosses, planPeace } from './peace.ts'
 import { gatewayCount, planRound, processCount } from './plan.ts'
 import type { RoundPlan } from './plan.ts'
 import { sampleGateways } from './probe.ts'
 import { createRounds } from './rounds.ts'
+import { planSurroundings } from './surroundings.ts'
 
 /** Rounds under fire, in epochs: after each the fire stops, everything is to come to an end, and all is judged. */
 
@@ -30,6 +32,8 @@ export type CampaignOptions = {
   readonly atOnce: number
   /** Leases that run at the end of an epoch are ended by hand, with nobody left to use them. */
   readonly endLeases: boolean
+  /** Whether the database has settings that other sessions than pullgate's would stumble over. */
+  readonly oddSessions: boolean
   /** What is broken in the gateways. */
   readonly edits?: readonly Edit[]
   readonly settings?: Readonly<Record<string, string>>
@@ -43,6 +47,8 @@ export type Report = {
   readonly rounds: number
   readonly seconds: number
   readonly faults: Readonly<Record<string, number>>
+  /** How often each was met: epochs with a setting, and with statistics; rounds with statistics, and with heavy specs. */
+  readonly surroundings: Readonly<Record<string, number>>
   readonly counts: Readonly<Record<string, number>>
   readonly violations: Verdict['violations']
   /** Where the histories are, if something was violated. */
@@ -67,6 +73,8 @@ export async function runCampaign(options: CampaignOptions): Promise<Report> {
   const undo: (() => Promise<void> | void)[] = []
   const counts = new Map<string, number>()
   const faults = new Map<string, number>()
+  const surroundings = new Map<string, number>()
+  const met = (what: string) => surroundings.set(what, (surroundings.get(what) ?? 0) + 1)
   let done = 0
   let violations: Verdict['violations'] = []
   let ofOneJob: readonly string[] = []
@@ -74,6 +82,7 @@ export async function runCampaign(options: CampaignOptions): Promise<Report> {
   const report = (): Report => ({
     ...{ seed, rounds: done, seconds: (performance.now() - startedAt) / 1000, violations },
     faults: Object.fromEntries(faults),
+    surroundings: Object.fromEntries(surroundings),
     counts: Object.fromEntries(counts),
     directory: violations.length > 0 ? scratch : null,
     ofOneJob,
@@ -107,6 +116,11 @@ export async function runCampaign(options: CampaignOptions): Promise<Report> {
     const history = openHistory(join(directory(), 'harness.jsonl'))
     try {
       const settings = options.settings ?? {}
+      const around = planSurroundings(seed, epoch, options.oddSessions)
+      await setSessions(postgres, around.session)
+      await tellStatistics(postgres, around.statistics)
+      for (const [name, value] of Object.entries(around.session)) met(`epochs with ${name} = ${value}`)
+      met(`epochs that begin with statistics: ${around.statistics}`)
       const [gateways, executors, publisher] = await Promise.all([
         Promise.all(
           Array.from({ length: gatewayCount }, (_, n) =>
@@ -133,7 +147,10 @@ export async function runCampaign(options: CampaignOptions): Promise<Report> {
       const injuries = createInjuries({ postgres, gateways, executors, history })
       const theRounds = await createRounds({ postgres, gateways, executors, publisher })
 
-      const runUnderFire = (plan: RoundPlan) => Promise.all([theRounds.run(plan), injuries.inflict(plan)])
+      const runUnderFire = async (plan: RoundPlan) => {
+        if (plan.statistics !== null) await tellStatistics(postgres, plan.statistics)
+        await Promise.all([theRounds.run(plan), injuries.inflict(plan)])
+      }
 
       let next = done
       const last = done + count
@@ -142,6 +159,8 @@ export async function runCampaign(options: CampaignOptions): Promise<Report> {
           const plan = planRound(seed, next++)
           await runUnderFire(plan)
           faults.set(plan.fault, (faults.get(plan.fault) ?? 0) + 1)
+          if (plan.heavy) met('rounds with heavy specs')
+          if (plan.statistics !== null) met(`rounds with statistics: ${plan.statistics}`)
           done += 1
         }
       }

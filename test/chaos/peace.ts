@@ -98,12 +98,12 @@ function quietRound(
     jobs: [
       {
         ...{ key: `peace${round}`, onLost, maxAttempts: 5, delayMs: 0, priority: 0 },
-        ...{ dedupeKey: null, specBytes: 20, expiresMs: null },
+        ...{ dedupeKey: null, specBytes: 20, filling: 'x', expiresMs: null },
       },
     ],
   }
   return {
     ...{ round, fault: 'none', faultAtMs: 0, faultMs: 0, quiet: true, late: false, busyTopic: 0, gateway },
-    ...{ process: 0, publishers: [publisher], person: null },
+    ...{ process: 0, publishers: [publisher], person: null, statistics: null, heavy: false },
   }
 }

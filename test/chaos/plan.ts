@@ -4,6 +4,8 @@ import { amidClaim, connectionFaults, faults, faultWeights } from './faults.ts'
 import type { Fault } from './faults.ts'
 import { onLosts } from './history.ts'
 import type { Ack, OnLost } from './history.ts'
+import { planExtras, planHeavySpec } from './surroundings.ts'
+import type { Extras } from './surroundings.ts'
 
 /** What a round is, from the seed and its number alone. Only how fast the processes are is not in it. */
 
@@ -20,6 +22,8 @@ export type JobPlan = {
   readonly priority: number
   readonly dedupeKey: string | null
   readonly specBytes: number
+  /** One character, of which the spec is full. */
+  readonly filling: string
   readonly expiresMs: number | null
 }
 
@@ -104,7 +108,7 @@ export type RoundPlan = {
     readonly afterMs: number
     readonly job: number
   } | null
-}
+} & Extras
 
 const workWeights: Record<Work, number> = {
   complete: 45,
@@ -146,11 +150,15 @@ export function planRound(seed: number, round: number): RoundPlan {
   const executors = Array.from({ length: quiet ? 1 : 1 + random.below(3) }, (_, n) =>
     planExecutor(random, n === 0 ? fault : 'none', { ...common, name: `r${round}e${n}` }),
   )
+  const extras = planExtras(seed, round)
   return {
     ...common,
+    ...extras,
     faultAtMs: random.below(900),
     faultMs: 200 + random.below(fault === 'gateway stopped' && random.chance(0.03) ? 17_000 : 2_000),
-    publishers: planPublishers(random, common),
+    publishers: planPublishers(random, common).map((one, publisher) =>
+      extras.heavy ? withHeavySpecs(one, seed, round, publisher) : one,
+    ),
     executors,
     person:
       !quiet && random.chance(0.12)
@@ -186,12 +194,18 @@ function planPublishers(
           delayMs: !quiet && random.chance(0.2) ? 50 + random.below(1_500) : 0,
           priority: random.chance(0.2) ? random.below(5) - 2 : 0,
           dedupeKey: !quiet && random.chance(0.1) ? `d${Math.floor(round / 8)}` : null,
+          filling: 'x',
           specBytes: large ? 300_000 + random.below(600_000) : 20 + random.below(400),
           expiresMs: !quiet && random.chance(0.03) ? 300 + random.below(3_000) : null,
         }
       }),
     }
   })
+}
+
+function withHeavySpecs(plan: PublishPlan, seed: number, round: number, publisher: number): PublishPlan {
+  const jobs = plan.jobs.map((job, n) => ({ ...job, ...planHeavySpec(seed, round, publisher * 8 + n) }))
+  return { ...plan, jobs }
 }
 
 function planExecutor(

@@ -3,7 +3,7 @@ import pg from 'pg'
 import { openHistory } from './history.ts'
 import { serveOrders } from './orders.ts'
 import type { PublishOrder } from './orders.ts'
-import type { JobPlan } from './plan.ts'
+import { specOf } from './specs.ts'
 
 /** A process of publishers, and of the person who cancels and retries: `publishers.ts HISTORY_FILE`. */
 
@@ -14,7 +14,12 @@ const free: pg.Client[] = []
 async function session(databaseUrl: string): Promise<pg.Client> {
   const kept = free.pop()
   if (kept !== undefined) return kept
-  const client = new pg.Client({ connectionString: databaseUrl, application_name: 'chaos/publisher' })
+  const client = new pg.Client({
+    connectionString: databaseUrl,
+    application_name: 'chaos/publisher',
+    // As the database says otherwise; but sessions are kept here, as in the pool of an orchestrator.
+    options: '-c idle_session_timeout=0',
+  })
   client.on('error', () => undefined)
   await client.connect()
   return client
@@ -24,11 +29,6 @@ const statement = `select pullgate.publish($1, $2::text, priority => $3, delay =
   max_attempts => $6, on_lost => $7, expires_at => clock_timestamp() + $8::interval) as id`
 
 const ms = (value: number | null) => (value === null || value === 0 ? null : `${value} ms`)
-
-/** `k` comes first, so that it is seen of an answer that breaks off. */
-function specOf({ key, specBytes }: JobPlan): string {
-  return JSON.stringify({ k: key, n: specBytes, p: 'x'.repeat(specBytes) })
-}
 
 async function publish({ plan, round, topic, person, databaseUrl }: PublishOrder): Promise<void> {
   await delay(plan.startMs)

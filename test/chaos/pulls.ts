@@ -1,6 +1,8 @@
 import type { History, Received } from './history.ts'
 import type { Wire } from './lib/wire.ts'
 import type { ExecuteOrder } from './orders.ts'
+import { isWhole } from './specs.ts'
+import type { Spec } from './specs.ts'
 
 /** One pull: what is sent, what comes back, and what of it goes into the history. */
 
@@ -25,7 +27,7 @@ export type Asked = {
 }
 
 type JobText = {
-  readonly jobSpec: { readonly k: string; readonly n: number; readonly p: string }
+  readonly jobSpec: Spec
   readonly id: string
   readonly lease?: string
   readonly attempt: number
@@ -86,5 +88,5 @@ function jobsOf(body: Record<string, unknown>): JobText[] {
 }
 
 function received({ jobSpec, id, lease, attempt }: JobText): Received {
-  return { id, key: jobSpec.k, lease: lease ?? null, attempt, whole: jobSpec.p.length === jobSpec.n }
+  return { id, key: jobSpec.k, lease: lease ?? null, attempt, whole: isWhole(jobSpec) }
 }

@@ -15,6 +15,7 @@ const { values } = parseArgs({
     'at-once': { type: 'string', default: '24' },
     'epoch-rounds': { type: 'string', default: '1000' },
     mutant: { type: 'string' },
+    'plain-sessions': { type: 'boolean', default: false },
     verbose: { type: 'boolean', default: false },
     mutants: { type: 'boolean', default: false },
   },
@@ -30,14 +31,26 @@ const options: CampaignOptions = {
   signal: stop.signal,
   ...{ seed, rounds: Number(values.rounds), atOnce: Number(values['at-once']), endLeases: false },
   epochRounds: Number(values['epoch-rounds']),
+  oddSessions: !values['plain-sessions'],
   onEpoch: ({ rounds, seconds }) => console.log(`${rounds} rounds, ${seconds.toFixed(0)} s`),
 }
 
-function print({ faults: drawn, counts, violations, rounds, seconds, directory, ofOneJob }: Report): void {
+function print({
+  faults: drawn,
+  surroundings,
+  counts,
+  violations,
+  rounds,
+  seconds,
+  directory,
+  ofOneJob,
+}: Report): void {
   const table = (of: Readonly<Record<string, number>>, names = Object.keys(of).toSorted()) =>
     names.map((name) => `  ${name}: ${of[name] ?? 0}`).join('\n')
   console.log(`seed ${seed}, ${rounds} rounds in ${seconds.toFixed(0)} s`)
-  console.log(`faults\n${table(drawn, faults)}\njudged\n${table(counts)}`)
+  console.log(
+    `faults\n${table(drawn, faults)}\nsurroundings\n${table(surroundings)}\njudged\n${table(counts)}`,
+  )
   for (const { rule, what, job, round } of violations.slice(0, 40)) {
     console.log(`VIOLATED ${rule}: ${what}${job === null ? '' : ` (job ${job}, round ${round ?? '?'})`}`)
   }
@@ -54,6 +67,7 @@ async function tryMutant({ name, edits, caughtBy, settings = {} }: Mutant): Prom
       seed,
       edits,
       settings,
+      oddSessions: options.oddSessions,
       rounds: 480,
       epochRounds: 120,
       atOnce: 40,

@@ -257,7 +257,7 @@ test('values that Postgres cannot store are refused as the client’s mistake', 
   const nul = `\u0000 ${secret}`
   const subscription = await gateway().subscribe('nul')
   await publish(database, 'nul')
-  const job = jobOf(await gateway().pull(subscription, { wait: 5 }))
+  const job = jobOf(await gateway().pull(subscription, { wait: 50 }))
   const attempts: [string, unknown][] = [
     ['/subscriptions', { topic: 'nul', name: nul }],
     ['/topics/nul/jobs', { jobSpec: 1, dedupeKey: nul }],
@@ -274,7 +274,7 @@ test('values that Postgres cannot store are refused as the client’s mistake', 
 test('nothing of a body, a job spec or a lease is in any error or log line', async () => {
   const subscription = await gateway().subscribe('secrets', { name: `name-${secret}` })
   await publish(database, 'secrets', { spec: JSON.stringify(secret), dedupe_key: secret })
-  const job = jobOf(await gateway().pull(subscription, { wait: 5 }))
+  const job = jobOf(await gateway().pull(subscription, { wait: 50 }))
   await gateway().settle(job, 'heartbeat', { progress: secret })
   await gateway().settle(job, 'fail', { error: secret, retry: false })
   const stale = await gateway().settle(job, 'release')

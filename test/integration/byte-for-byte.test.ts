@@ -40,12 +40,12 @@ for (const [index, [name, spec]] of values.entries()) {
       await publish(database, topic, { spec }),
       await publish(database, topic, { spec }),
     ]
-    const one = await gateway.pull(id, { wait: 5 })
+    const one = await gateway.pull(id, { wait: 50 })
     expect(one.status).toBe(200)
     const start = Buffer.from(`{"jobSpec":${spec},"id":"${single}","topic":"${topic}",`)
     expect(one.bytes.subarray(0, start.length)).toEqual(start)
     expect(() => one.body).not.toThrow()
-    const batch = await gateway.pull(id, { wait: 5, max: 7 })
+    const batch = await gateway.pull(id, { wait: 50, max: 7 })
     const batchStart = Buffer.from(`{"jobs":[{"jobSpec":${spec},"id":"${batched}","topic":"${topic}",`)
     expect(batch.bytes.subarray(0, batchStart.length)).toEqual(batchStart)
     expect(() => batch.body).not.toThrow()
@@ -55,7 +55,7 @@ for (const [index, [name, spec]] of values.entries()) {
     const topic = `http-${index}`
     const id = await gateway.subscribe(topic)
     const job = await gateway.publish(topic, spec, { priority: 1 })
-    const one = await gateway.pull(id, { wait: 5 })
+    const one = await gateway.pull(id, { wait: 50 })
     const start = Buffer.from(`{"jobSpec":${inside(spec)},"id":"${job}","topic":"${topic}",`)
     expect(one.bytes.subarray(0, start.length)).toEqual(start)
   })
@@ -65,7 +65,7 @@ for (const [index, [name, spec]] of values.entries()) {
     const id = await gateway.subscribe(topic)
     for (const settleInPull of [false, true]) {
       await publish(database, topic)
-      const job = jobOf(await gateway.pull(id, { wait: 5 }))
+      const job = jobOf(await gateway.pull(id, { wait: 50 }))
       const head = `"lease":"${job.lease}"`
       const path = settleInPull ? `/subscriptions/${id}?max=1&wait=0` : undefined
       const wrap = (verb: string, text: string) =>
@@ -88,7 +88,7 @@ for (const [index, [name, spec]] of values.entries()) {
 test('a null result is told from none', async () => {
   const id = await gateway.subscribe('null-result')
   await publish(database, 'null-result')
-  const job = jobOf(await gateway.pull(id, { wait: 5 }))
+  const job = jobOf(await gateway.pull(id, { wait: 50 }))
   await gateway.settle(job, 'complete', { result: null })
   expect(await database.value('select result from pullgate.history where id = $1', [job.id])).toBe('null')
 })

@@ -73,7 +73,7 @@ test('a settle of a job that somebody else has locked is told to come again, and
   const gateway = await gatewayFor(database, { PULLGATE_STATEMENT_TIMEOUT_MS: 300 })
   const subscription = await gateway.subscribe('row-locked')
   const id = await publish(database, 'row-locked')
-  const job = jobOf(await gateway.pull(subscription, { wait: 20 }))
+  const job = jobOf(await gateway.pull(subscription, { wait: 50 }))
   const session = await database.session()
   await session.query('begin')
   await session.query('select from pullgate.job where id = $1 for update', [id])

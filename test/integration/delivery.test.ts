@@ -33,7 +33,7 @@ for (const ack of ['explicit', 'auto'] as const) {
     await release()
     await until(async () => expect((await outcomes()).undelivered).toBe(undelivered + 1))
     expect(await readJob(database, id)).toMatchObject({ state: 'ready', attempts: 0, deliveries: 0 })
-    const next = jobOf(await gateway.pull(await gateway.subscribe(topic), { wait: 5 }))
+    const next = jobOf(await gateway.pull(await gateway.subscribe(topic), { wait: 50 }))
     expect(next).toMatchObject({ id, attempt: 1 })
     expect(next.redelivered).toBeUndefined()
   })

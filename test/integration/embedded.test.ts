@@ -14,19 +14,23 @@ import {
   serverAccount,
 } from '../../src/db/embedded-binaries.ts'
 import { defaultDataDir, type EmbeddedPostgres, startEmbeddedPostgres } from '../../src/db/embedded.ts'
+import { endsWithUs } from '../support/children.ts'
+import { killGroup, startOwner } from '../support/embedded-owner.ts'
+import { openScratch, type Scratch } from '../support/postgres.ts'
 
 const account = serverAccount()
 const asRoot = test.skipIf(!account.drop)
 if (!account.drop) console.log('not root: the cases about changing the account are skipped')
 
+let place: Scratch
 let scratch: string
 let dataDir: string
 const servers: EmbeddedPostgres[] = []
 const others: ChildProcess[] = []
 
 beforeEach(() => {
-  scratch = fs.mkdtempSync(join(tmpdir(), 'pullgate-embedded-'))
-  fs.chmodSync(scratch, 0o755)
+  place = openScratch('embedded')
+  scratch = place.path
   dataDir = join(scratch, 'data')
 })
 
@@ -39,11 +43,17 @@ afterEach(async () => {
     child.kill('SIGINT')
     await once(child, 'exit')
   }
-  fs.rmSync(scratch, { recursive: true, force: true, maxRetries: 10 })
+  place.remove()
 })
 
 async function start(keep = true, settings: Record<string, string> = {}): Promise<EmbeddedPostgres> {
-  const server = await startEmbeddedPostgres({ dataDir, keep, settings: { fsync: 'off', ...settings } })
+  const { guard } = place
+  const server = await startEmbeddedPostgres({
+    dataDir,
+    keep,
+    guard,
+    settings: { fsync: 'off', ...settings },
+  })
   servers.push(server)
   return server
 }
@@ -59,32 +69,20 @@ async function query(url: string, sql: string): Promise<unknown[]> {
   }
 }
 
-/** Another process that starts the embedded server on `dataDir`, in a process group of its own. */
-function otherOwner(): ChildProcess {
-  const module = new URL('../../src/db/embedded.ts', import.meta.url).href
-  const code = `
-    const { startEmbeddedPostgres } = await import(${JSON.stringify(module)})
-    const server = await startEmbeddedPostgres({ dataDir: ${JSON.stringify(dataDir)}, keep: true })
-    process.send(server.pid)`
-  const args = ['--import', 'tsx', '--input-type=module', '-e', code]
-  const child = spawn(process.execPath, args, { stdio: ['ignore', 'ignore', 2, 'ipc'], detached: true })
-  others.push(child)
-  return child
-}
-
 /** Sends the signal after the test if the process is still there, so that a failure leaves none behind. */
 function cleanUp(pid: number, signal: NodeJS.Signals): string {
   const { identity = '' } = inspect(pid) ?? {}
+  place.guard.watch(pid, 'QUIT', new Promise(() => undefined))
   onTestFinished(() => {
     if (isAlive(identity)) process.kill(pid, signal)
   })
   return identity
 }
 
-async function killGroup(child: ChildProcess): Promise<void> {
-  const exit = once(child, 'exit')
-  if (child.pid !== undefined) process.kill(-child.pid, 'SIGKILL')
-  await exit
+function otherOwner(): ChildProcess {
+  const owner = startOwner(dataDir, true)
+  others.push(owner)
+  return owner
 }
 
 function packageCopy(dir: string): string {
@@ -152,7 +150,7 @@ test('a live server that pullgate did not start is left alone', async () => {
   const { postgres } = await prepareBinaries()
   const args = ['-D', dataDir, '-p', new URL(own.url).port, '-k', '']
   const foreign = spawn(postgres, args, { ...childOptions(account), stdio: ['ignore', 'ignore', 'pipe'] })
-  others.push(foreign)
+  others.push(endsWithUs(foreign))
   let printed = ''
   for await (const chunk of foreign.stderr as AsyncIterable<Buffer>) {
     printed += chunk.toString()
@@ -179,8 +177,8 @@ test('after the server is killed, a start waits for its last child and recovers'
   const second = start()
   const children = () => fs.readFileSync(`/proc/self/task/${process.pid}/children`, 'utf8').split(' ')
   const launched = () => children().some((pid) => inspect(Number(pid))?.args.includes(dataDir))
-  await vi.waitFor(() => expect(launched()).toBe(true), { timeout: 20_000, interval: 2 })
-  await vi.waitFor(() => expect(launched()).toBe(false), { timeout: 20_000, interval: 2 })
+  await vi.waitFor(() => expect(launched()).toBe(true), { timeout: 120_000, interval: 2 })
+  await vi.waitFor(() => expect(launched()).toBe(false), { timeout: 120_000, interval: 2 })
   process.kill(backend, 'SIGCONT')
   expect(await query((await second).url, 'select n from kept')).toEqual([7])
 })
@@ -191,7 +189,7 @@ test('a stale postmaster.pid that names an unrelated process does not prevent a 
   const text = fs.readFileSync(file, 'utf8')
   await first.stop()
   const unrelated = spawn('sleep', ['600'], { ...childOptions(account), stdio: 'ignore' })
-  others.push(unrelated)
+  others.push(endsWithUs(unrelated))
   await once(unrelated, 'spawn')
   fs.writeFileSync(file, text.replace(/^\d+/, String(unrelated.pid)), { mode: 0o600 })
   if (account.drop) fs.chownSync(file, account.uid, account.gid)
@@ -215,7 +213,7 @@ test('the server outlives a kill of its owner, and the next start replaces it', 
 test('a start after a kill during initdb begins anew', async () => {
   const owner = otherOwner()
   const staged = () => fs.readdirSync(scratch).some((name) => fs.existsSync(join(scratch, name, 'data/base')))
-  await vi.waitFor(() => expect(staged()).toBe(true), { timeout: 20_000, interval: 2 })
+  await vi.waitFor(() => expect(staged()).toBe(true), { timeout: 120_000, interval: 2 })
   await killGroup(owner)
   expect(fs.existsSync(dataDir)).toBe(false)
   const server = await start()

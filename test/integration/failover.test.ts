@@ -1,8 +1,4 @@
-import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { startEmbeddedPostgres } from '../../src/db/embedded.ts'
 import type { EmbeddedPostgres } from '../../src/db/embedded.ts'
 import { withClient } from '../../src/db/home.ts'
 import { migrate } from '../../src/db/migrations.ts'
@@ -11,25 +7,26 @@ import { gatewayFor } from '../support/gateway.ts'
 import type { TestGateway } from '../support/gateway.ts'
 import { blackHoleProxy } from '../support/gateway-proxy.ts'
 import { expectProblem, jobOf, until } from '../support/http.ts'
+import { openScratch } from '../support/postgres.ts'
+import type { Scratch } from '../support/postgres.ts'
 import { caughtUp, promote, startStandby } from '../support/standby.ts'
 
 // A primary that dies, and its streaming standby that is promoted.
 
 const settings = { fsync: 'off', shared_buffers: '32MB' }
-let scratch = ''
+let scratch: Scratch
 let primary: EmbeddedPostgres
 let standby: EmbeddedPostgres
 
 beforeEach(async () => {
-  scratch = mkdtempSync(join(tmpdir(), 'pullgate-failover-'))
-  chmodSync(scratch, 0o755)
-  primary = await startEmbeddedPostgres({ dataDir: join(scratch, 'primary'), keep: true, settings })
+  scratch = openScratch('failover')
+  primary = await scratch.start('primary', { settings })
   await withClient(primary.url, (client) => migrate(client))
-  standby = await startStandby(primary, join(scratch, 'standby'), settings)
+  standby = await startStandby(primary, scratch, settings)
 })
 afterEach(async () => {
   await Promise.all([standby.stop(), primary.stop()])
-  rmSync(scratch, { recursive: true, force: true, maxRetries: 10 })
+  scratch.remove()
 })
 
 async function listener(gateway: TestGateway, connected: 0 | 1): Promise<void> {
@@ -52,7 +49,7 @@ test('of several servers the primary is found, again after a failover; parked pu
   const gateway = await gatewayFor({ url })
   const subscription = await gateway.subscribe('failover')
   await gateway.publish('failover')
-  const held = jobOf(await gateway.pull(subscription, { wait: 20 }))
+  const held = jobOf(await gateway.pull(subscription, { wait: 50 }))
   const parked = gateway.pull(subscription, { wait: 50 })
   await gateway.parked(1, subscription)
 

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest'
 import { publish, readJob, stateOf } from '../sql/jobs.ts'
 import { useDatabase } from '../support/database.ts'
-import { claimUnderWay, gatewayFor, noBackstop } from '../support/gateway.ts'
+import { claimUnderWay, gatewayFor, listeningSessions, noBackstop } from '../support/gateway.ts'
 import { blackHoleProxy } from '../support/gateway-proxy.ts'
 import { jobOf, jobsOf, until } from '../support/http.ts'
 import type { Api } from '../support/http.ts'
@@ -14,10 +14,7 @@ const gateways = async () =>
   (await database.query<{ id: number }>('select id from pullgate.gateway order by id')).map(({ id }) => id)
 
 const endListeners = () =>
-  database.query(
-    `select pg_terminate_backend(pid, 5000) from pg_stat_activity
-      where query like 'select pullgate.join_gateway%' and datname = current_database()`,
-  )
+  database.query(`select pg_terminate_backend(pid, 5000) from (${listeningSessions}) session`)
 
 /** Jobs that are on their way to a client that hangs, so that none is confirmed; the end of no lease helps. */
 async function hangingDelivery(gateway: Api, topic: string, onLost: readonly string[]): Promise<string[]> {
@@ -63,7 +60,7 @@ test('what killed gateways had not confirmed goes back, and is handed out by ano
   for (const id of orphans) expect(await stateOf(database, id)).toBe('orphaned')
   expect(await survivor.metric('pullgate_jobs_returned_total', { reason: 'gateway_died' })).toBe(18)
   expect(await gateways()).toHaveLength(1)
-}, 60_000)
+})
 
 test('a gateway that loses its session has another id, hands out nothing claimed before, and goes on', async () => {
   const gateway = await gatewayFor(database, noBackstop)

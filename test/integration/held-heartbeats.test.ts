@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest'
 import { publish, readJob } from '../sql/jobs.ts'
 import { useDatabase } from '../support/database.ts'
-import { gatewayFor, noBackstop, useGateway } from '../support/gateway.ts'
+import { gatewayFor, listeningSessions, noBackstop, useGateway } from '../support/gateway.ts'
 import type { TestGateway } from '../support/gateway.ts'
 import { openRaw } from '../support/http-raw.ts'
 import { expectProblem, jobOf, until } from '../support/http.ts'
@@ -15,7 +15,7 @@ async function running(leaseSeconds = 600): Promise<Job> {
   const topic = `held-${(topics += 1)}`
   const subscription = await gateway.subscribe(topic, { leaseSeconds })
   await publish(database, topic)
-  return jobOf(await gateway.pull(subscription, { wait: 5 }))
+  return jobOf(await gateway.pull(subscription, { wait: 50 }))
 }
 
 /** Resolves once the heartbeat has reached the database; what is then still open is held. */
@@ -110,7 +110,7 @@ test('of a client that has left is forgotten: a cancel has nobody to ask for', a
 test('an offer is accepted before the heartbeat is held', async () => {
   const subscription = await gateway.subscribe('held-offer', { offerSeconds: 60, leaseSeconds: 600 })
   const id = await publish(database, 'held-offer')
-  const job = jobOf(await gateway.pull(subscription, { wait: 5 }))
+  const job = jobOf(await gateway.pull(subscription, { wait: 50 }))
   const { answer } = await hold(gateway, job)
   expect(await readJob(database, id)).toMatchObject({ state: 'running', attempts: 1 })
   await database.query('select pullgate.cancel($1)', [id])
@@ -126,14 +126,12 @@ test('a drain answers it, and asks for another connection', async () => {
 })
 
 test('a heartbeat that a silent cancel passed by is told of it when the listener comes back', async () => {
-  // Fresh: the last statement of its listening session is still the LISTEN.
   const fresh = await gatewayFor(database, noBackstop)
   const job = await running()
   const { answer } = await hold(fresh, job)
   await database.query(`begin; set local pullgate.notify = off; select pullgate.cancel(${job.id}); commit`)
   const ended = await database.query(
-    `select pg_terminate_backend(pid, 5000) from pg_stat_activity
-      where query like 'select pullgate.join_gateway%' and datname = current_database()`,
+    `select pg_terminate_backend(pid, 5000) from (${listeningSessions}) session`,
   )
   expect(ended).not.toEqual([])
   expect((await answer).body.cancel).toEqual({ reason: 'cancelled' })

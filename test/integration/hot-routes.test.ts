@@ -64,7 +64,7 @@ test('pulls', async () => {
 test('settles', async () => {
   const subscription = await gateway.subscribe('hot-settles')
   await publish(database, 'hot-settles')
-  const job = jobOf(await gateway.pull(subscription, { wait: 5 }))
+  const job = jobOf(await gateway.pull(subscription, { wait: 50 }))
   const json = { lease: job.lease }
   const path = `/jobs/${job.id}`
   const cases: [string, number, RequestOptions?][] = [

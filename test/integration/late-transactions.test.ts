@@ -21,7 +21,7 @@ test('a job whose transaction stays open while 1,000 later ones are claimed is d
     const specs = Array.from({ length: 100 }, (_unused, m) => String(n * 100 + m))
     await database.query('select pullgate.publish_many($1, $2::text[])', [topic, specs])
     const json = { complete: held.map(({ id: done, lease }) => ({ id: done, lease })) }
-    held = jobsOf(await gateway.pull(subscription, { wait: 5, max: 100, json }))
+    held = jobsOf(await gateway.pull(subscription, { wait: 50, max: 100, json }))
     claimed += held.length
   }
   expect(claimed).toBe(1_000)

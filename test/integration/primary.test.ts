@@ -28,7 +28,7 @@ test('a single server is taken unasked', async () => {
 test('of several, one that is silent is passed over, and the primary of last time is asked first', async () => {
   const [silent, alive] = [await blackHoleProxy(database.url), await blackHoleProxy(database.url)]
   silent.swallow()
-  const primary = createPrimary(together(silent.url, alive.url), 600)
+  const primary = createPrimary(together(silent.url, alive.url), 4_000)
   expect(await primary.find()).toBe(alive.url)
   expect([silent.accepted, alive.accepted]).toEqual([1, 1])
   silent.restore()

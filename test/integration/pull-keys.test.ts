@@ -60,7 +60,7 @@ test('a key is good for what is not settled; then, as after an empty answer, it 
 test('no other key and no other subscription gets it, nor does a pull without a key', async () => {
   const [one, two] = [await gateway.subscribe('apart'), await gateway.subscribe('apart')]
   await publish(database, 'apart')
-  jobOf(await gateway.pull(one, { wait: 5, ...withKey('k') }))
+  jobOf(await gateway.pull(one, { wait: 50, ...withKey('k') }))
   for (const [subscription, options] of [
     [one, withKey('K')],
     [one, {}],
@@ -73,12 +73,12 @@ test('no other key and no other subscription gets it, nor does a pull without a 
 test('sending the same body again repairs a lost answer: settled once, handed out once', async () => {
   const subscription = await gateway.subscribe('same-body')
   await publish(database, 'same-body')
-  const [done] = jobsOf(await gateway.pull(subscription, { max: 1, wait: 5 }))
+  const [done] = jobsOf(await gateway.pull(subscription, { max: 1, wait: 50 }))
   const id = await publish(database, 'same-body')
   const json = { complete: [{ id: done?.id, lease: done?.lease, result: 1 }] }
   const answers = []
   for (let time = 0; time < 2; time++) {
-    answers.push(await gateway.pull(subscription, { max: 1, wait: 5, json, ...withKey('k') }))
+    answers.push(await gateway.pull(subscription, { max: 1, wait: 50, json, ...withKey('k') }))
   }
   expect(answers[0]?.body).toMatchObject({ jobs: [{ id }], settled: [{ id: done?.id, status: 200 }] })
   expect(answers[1]?.body).toEqual(answers[0]?.body)
@@ -100,7 +100,7 @@ test('a newer pull with the key takes the place of its ghost, also where that wa
 test('a ghost that is still settling when the newer pull comes is superseded all the same, its settles applied', async () => {
   const subscription = await gateway.subscribe('ghost-settles')
   const id = await publish(database, 'ghost-settles')
-  const done = jobOf(await gateway.pull(subscription, { wait: 5 }))
+  const done = jobOf(await gateway.pull(subscription, { wait: 50 }))
   const session = await database.session()
   await session.query('begin')
   await session.query('select from pullgate.job where id = $1 for update', [id])

@@ -20,7 +20,7 @@ async function held(options: Parameters<typeof publish>[2] = {}) {
 }
 
 async function next(subscription: string): Promise<Job> {
-  return jobOf(await gateway.pull(subscription, { wait: 5 }))
+  return jobOf(await gateway.pull(subscription, { wait: 50 }))
 }
 
 function seconds(from: unknown, to: unknown): number {
@@ -167,7 +167,7 @@ test('the outcome of an automatically acknowledged job is told without a lease',
   const topic = 'told'
   const subscription = await gateway.subscribe(topic, { ack: 'auto' })
   const ids = [await publish(database, topic), await publish(database, topic, { dedupe_key: 'k' })]
-  for (const id of ids) expect(jobOf(await gateway.pull(subscription, { wait: 5 })).id).toBe(id)
+  for (const id of ids) expect(jobOf(await gateway.pull(subscription, { wait: 50 })).id).toBe(id)
   for (const id of ids) await until(async () => expect(await stateOf(database, id)).toBe('delivered'))
   const [first = '', second = ''] = ids
   for (const repeat of [1, 2]) {

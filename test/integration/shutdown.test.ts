@@ -112,7 +112,7 @@ test('under load a stop loses no job and leaves none running', async () => {
           held = undefined
           if (handed.size === jobs) finish()
         }
-        const answer = await gateway.pull(subscription, { wait: 20, signal: stop.signal })
+        const answer = await gateway.pull(subscription, { wait: 50, signal: stop.signal })
         if (answer.status === 200) {
           held = jobOf(answer)
           handed.set(held.id, (handed.get(held.id) ?? 0) + 1)
@@ -170,9 +170,10 @@ test('a signal that follows at once changes nothing; one after a pause ends the 
   const cut = expect(gateway.pull(subscription, { wait: 50 })).rejects.toThrow('fetch failed')
   await gateway.parked(1, subscription)
   await claimUnderWay(database, 'signals')
+  // Both are there when the gateway looks, however late it does.
   gateway.signal('SIGTERM')
-  await gateway.printed(/"event":"stopping"/)
   gateway.signal('SIGINT')
+  await gateway.printed(/"event":"stopping"/)
   // Longer than the 2 s in which a second signal counts as a slip.
   await new Promise((resolve) => setTimeout(resolve, 2_200))
   expect(gateway.child.exitCode ?? gateway.child.signalCode).toBeNull()

@@ -261,12 +261,12 @@ export async function counts(runner: Runner, id: string): Promise<unknown[]> {
   return [state, attempts, deliveries]
 }
 
-/** Seconds until the hold ends, and until it is looked at. */
+/** Seconds until the hold ends, and until it is looked at, in steps of 5: a busy machine takes a while to ask. */
 export function left(runner: Runner, id: string): Promise<Record<string, unknown>> {
   return row(
     runner,
-    `select round(extract(epoch from lease_ends_at - clock_timestamp()))::int as ends,
-      round(extract(epoch from lease_check_at - clock_timestamp()))::int as looked from pullgate.job where id = $1`,
+    `select 5 * ceil(extract(epoch from lease_ends_at - clock_timestamp()) / 5)::int as ends,
+      5 * ceil(extract(epoch from lease_check_at - clock_timestamp()) / 5)::int as looked from pullgate.job where id = $1`,
     [id],
   )
 }

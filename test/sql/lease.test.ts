@@ -1,5 +1,5 @@
 import type pg from 'pg'
-import { beforeAll, describe, expect, test } from 'vitest'
+import { beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { useDatabase } from '../support/database.ts'
 import {
   byLease,
@@ -27,6 +27,8 @@ let session: pg.Client
 beforeAll(async () => {
   session = await database.session()
 })
+// On a busy machine leases of earlier tests end by themselves, and run_due tells of them.
+beforeEach(() => rows(session, 'truncate pullgate.job, pullgate.history'))
 
 let count = 0
 const topic = () => `lease_${++count}`
@@ -105,7 +107,7 @@ describe('the time to the next attempt', () => {
     const asked = await runningJob(session, topic())
     await fail(session, asked, { after: 1000 })
     const sql =
-      'select round(extract(epoch from due_at - clock_timestamp()))::int from pullgate.job where id = $1'
+      'select 5 * ceil(extract(epoch from due_at - clock_timestamp()) / 5)::int from pullgate.job where id = $1'
     expect(await value(session, sql, [asked.id])).toBe(1000)
     expect(await fail(session, await runningJob(session, topic()), { after: 0 })).toMatchObject({
       state: 'ready',

@@ -24,8 +24,8 @@ describe('a claim whose answer came late', () => {
     const job = await claimedBy(session, 1, { ago: 8 })
     const [refreshed] = await refresh(job)
     expect(refreshed?.lease).toBe(job.lease)
-    const sql = `select round(extract(epoch from clock_timestamp() - claimed_at))::int as ago,
-        round(extract(epoch from lease_ends_at - clock_timestamp()))::int as ends,
+    const sql = `select 5 * floor(extract(epoch from clock_timestamp() - claimed_at) / 5)::int as ago,
+        5 * ceil(extract(epoch from lease_ends_at - clock_timestamp()) / 5)::int as ends,
         lease_check_at = lease_ends_at as looked from pullgate.job where id = $1`
     expect(await row(session, sql, [job.id])).toEqual({ ago: 0, ends: 15, looked: true })
   })

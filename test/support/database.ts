@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import pg from 'pg'
-import { afterAll, beforeAll, inject } from 'vitest'
+import { afterAll, beforeAll, expect, inject } from 'vitest'
+import { until } from './http.ts'
 import { runOnce, withDatabase } from './postgres.ts'
 
 export type TestDatabase = {
@@ -60,11 +61,11 @@ export function useDatabase(): TestDatabase {
 /** Resolves once the session's backend waits for a lock: an awaited signal in place of a sleep. */
 export async function waitsForLock(database: Pick<TestDatabase, 'value'>, session: pg.Client): Promise<void> {
   const { processID } = session as pg.Client & { processID: number }
-  for (;;) {
+  await until(async () => {
     const waiting = await database.value(
       `select wait_event_type = 'Lock' from pg_stat_activity where pid = $1`,
       [processID],
     )
-    if (waiting === true) return
-  }
+    expect(waiting).toBe(true)
+  })
 }

@@ -11,13 +11,25 @@ export type TestGateway = Api & { readonly stop: Gateway['stop'] }
 
 export type Settings = Readonly<Record<string, string | number>>
 
-/** No backstop helps within a test's time: what arrives was woken. */
+/** No backstop helps within a test's time: what arrives was woken. It is the most that a setting may say. */
 export const noBackstop = { PULLGATE_BACKSTOP_MS: 60_000 }
+
+/** SQL for the pids of the sessions that listen for gateways: each holds the lock of its gateway's id. */
+export const listeningSessions = `select pid from pg_locks
+  where locktype = 'advisory' and mode = 'ExclusiveLock' and granted
+    and database = (select oid from pg_database where datname = current_database())
+    and objid::bigint in (select id from pullgate.gateway)`
 
 async function start(databaseUrl: string, settings: Settings, clock?: Clock): Promise<TestGateway> {
   const texts = Object.fromEntries(Object.entries(settings).map(([key, value]) => [key, String(value)]))
   const config = readConfig({ PULLGATE_PORT: '0', PULLGATE_LOG_LEVEL: 'silent', ...texts })
-  const gateway = await startGateway(config, databaseUrl, { clock })
+  // On a busy machine a test may well take a minute.
+  const never = config.PULLGATE_BACKSTOP_MS === noBackstop.PULLGATE_BACKSTOP_MS
+  const gateway = await startGateway(
+    never ? { ...config, PULLGATE_BACKSTOP_MS: 24 * 3_600_000 } : config,
+    databaseUrl,
+    { clock },
+  )
   return { ...apiOf(gateway.url, gateway.adminUrl), stop: gateway.stop }
 }
 

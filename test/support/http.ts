@@ -36,13 +36,15 @@ export type Api = ReturnType<typeof apiOf>
 export function apiOf(url: string, adminUrl = url) {
   async function request(method: string, path: string, options: RequestOptions = {}): Promise<Answer> {
     const { json, text = json === undefined ? undefined : JSON.stringify(json), headers, signal } = options
-    const response = await fetch(`${url}${path}`, {
-      method,
-      headers: { ...(text === undefined ? {} : { 'Content-Type': 'application/json' }), ...headers },
-      ...(text === undefined ? {} : { body: text }),
-      ...(signal === undefined ? {} : { signal }),
+    const { response, bytes } = await abortable(signal, async (own) => {
+      const answered = await fetch(`${url}${path}`, {
+        method,
+        headers: { ...(text === undefined ? {} : { 'Content-Type': 'application/json' }), ...headers },
+        ...(text === undefined ? {} : { body: text }),
+        signal: own,
+      })
+      return { response: answered, bytes: Buffer.from(await answered.arrayBuffer()) }
     })
-    const bytes = Buffer.from(await response.arrayBuffer())
     return {
       status: response.status,
       headers: response.headers,
@@ -114,9 +116,28 @@ export function apiOf(url: string, adminUrl = url) {
   }
 }
 
+/**
+ * Work with a signal of its own that follows the given one. fetch leaves its listeners on a signal until they are
+ * collected: a thousand requests with one signal would be taken for a leak.
+ */
+async function abortable<T>(
+  signal: AbortSignal | undefined,
+  work: (own: AbortSignal) => Promise<T>,
+): Promise<T> {
+  const own = new AbortController()
+  const abort = () => own.abort(signal?.reason)
+  if (signal?.aborted === true) abort()
+  signal?.addEventListener('abort', abort)
+  try {
+    return await work(own.signal)
+  } finally {
+    signal?.removeEventListener('abort', abort)
+  }
+}
+
 /** Awaits a condition. The limit is for a machine that is busy with other things; nothing waits for it to pass. */
 export async function until(condition: () => unknown): Promise<void> {
-  await vi.waitFor(condition, { timeout: 20_000, interval: 10 })
+  await vi.waitFor(condition, { timeout: 120_000, interval: 10 })
 }
 
 /** The job of a single pull. */

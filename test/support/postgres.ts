@@ -3,8 +3,12 @@ import { mkdtempSync, chmodSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import pg from 'pg'
+import { openGuard } from '../../src/db/embedded-guard.ts'
+import type { Guard } from '../../src/db/embedded-guard.ts'
 import { startEmbeddedPostgres } from '../../src/db/embedded.ts'
+import type { EmbeddedPostgres } from '../../src/db/embedded.ts'
 import { migrate } from '../../src/db/migrations.ts'
+import { majors, testPackage } from './postgres-versions.ts'
 
 export type TestServer = { readonly url: string; stop(): Promise<void> }
 
@@ -16,22 +20,63 @@ const settings = {
   shared_buffers: '64MB',
 }
 
-/** DATABASE_URL if set, else the embedded server, else a container; PULLGATE_TEST_POSTGRES=container skips the first two. */
+/** A directory below the temporary one for servers of a test's own. It goes, and they end, with this process at the latest. */
+export type Scratch = {
+  readonly path: string
+  readonly guard: Guard
+  /** A server on a directory of this name, of the version that the tests run on. It can be started there again. */
+  start(
+    name: string,
+    options?: { port?: number; settings?: Readonly<Record<string, string>> },
+  ): Promise<EmbeddedPostgres>
+  /** Once its servers have ended. */
+  remove(): void
+}
+
+export function openScratch(purpose: string): Scratch {
+  const path = mkdtempSync(join(tmpdir(), `pullgate-${purpose}-`))
+  // The account that runs Postgres has to get in.
+  chmodSync(path, 0o755)
+  const guard = openGuard([path])
+  return {
+    path,
+    guard,
+    async start(name, options = {}) {
+      const packageDir = await testPackage()
+      return startEmbeddedPostgres({
+        ...options,
+        dataDir: join(path, name),
+        keep: true,
+        guard,
+        ...(packageDir === undefined ? {} : { packageDir }),
+      })
+    },
+    remove() {
+      rmSync(path, { recursive: true, force: true, maxRetries: 10 })
+      guard.release()
+    },
+  }
+}
+
+/**
+ * PULLGATE_TEST_POSTGRES names a version (14 to 18), or a container. Without it: DATABASE_URL if set, else the embedded
+ * server, else a container.
+ */
 export async function startServer(): Promise<TestServer> {
-  const { DATABASE_URL: url, PULLGATE_TEST_POSTGRES: wanted } = process.env
-  if (wanted !== undefined && wanted !== 'container') {
-    throw new Error('PULLGATE_TEST_POSTGRES knows one value: container')
+  const { DATABASE_URL: url, PULLGATE_TEST_POSTGRES: wanted = '' } = process.env
+  const known = ['container', ...majors]
+  if (wanted !== '' && !known.includes(wanted)) {
+    throw new Error(`PULLGATE_TEST_POSTGRES knows ${known.join(', ')}`)
   }
   if (wanted === 'container') return startContainer()
-  if (url !== undefined && url !== '') return { url, stop: () => Promise.resolve() }
-  const scratch = mkdtempSync(join(tmpdir(), 'pullgate-test-'))
-  chmodSync(scratch, 0o755)
-  const remove = () => rmSync(scratch, { recursive: true, force: true, maxRetries: 5 })
+  if (wanted === '' && url !== undefined && url !== '') return { url, stop: () => Promise.resolve() }
+  const scratch = openScratch('test')
   try {
-    const server = await startEmbeddedPostgres({ dataDir: join(scratch, 'data'), keep: false, settings })
-    return { url: server.url, stop: () => server.stop().finally(remove) }
+    const server = await scratch.start('data', { settings })
+    return { url: server.url, stop: () => server.stop().finally(scratch.remove) }
   } catch (error) {
-    remove()
+    scratch.remove()
+    if (wanted !== '') throw error
     console.log(`no embedded Postgres (${String(error)}); trying a container`)
     return startContainer()
   }

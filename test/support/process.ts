@@ -3,6 +3,7 @@ import type { ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
 import { afterAll, beforeAll, onTestFinished } from 'vitest'
+import { endsWithUs } from './children.ts'
 import { apiOf } from './http.ts'
 import type { Api } from './http.ts'
 import type { Settings } from './gateway.ts'
@@ -38,6 +39,7 @@ export function startCli(
     env: Object.fromEntries(own.map(([key, value]) => [key, String(value)])),
     stdio: ['ignore', 'pipe', 'pipe'],
   })
+  endsWithUs(child)
   let output = ''
   let ended = false
   const watchers = new Set<() => void>()

@@ -2,19 +2,20 @@ import { execFileSync } from 'node:child_process'
 import { chownSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import pg from 'pg'
-import { startEmbeddedPostgres } from '../../src/db/embedded.ts'
 import type { EmbeddedPostgres } from '../../src/db/embedded.ts'
 import { withClient } from '../../src/db/home.ts'
 import { until } from './http.ts'
+import type { Scratch } from './postgres.ts'
 
 type Settings = Readonly<Record<string, string>>
 
 /** A streaming standby of the server: a base backup by hand, since the embedded binaries have no pg_basebackup. */
 export async function startStandby(
   primary: EmbeddedPostgres,
-  dataDir: string,
+  scratch: Scratch,
   settings: Settings,
 ): Promise<EmbeddedPostgres> {
+  const dataDir = join(scratch.path, 'standby')
   await withClient(primary.url, async (client) => {
     await client.query(`select pg_backup_start('standby', fast => true)`)
     execFileSync('cp', ['-a', primary.dataDir, dataDir])
@@ -31,7 +32,7 @@ export async function startStandby(
   })
   const { hostname, port, username, password } = new URL(primary.url)
   const primary_conninfo = `host=${hostname} port=${port} user=${username} password=${password}`
-  return startEmbeddedPostgres({ dataDir, keep: true, settings: { ...settings, primary_conninfo } })
+  return scratch.start('standby', { settings: { ...settings, primary_conninfo } })
 }
 
 /** Asks a server that may be a standby: `withClient` insists on none, as one server of a URL is not asked. */

@@ -47,10 +47,22 @@ export class Executor {
   }
 
   async #pull(): Promise<Pulled | undefined> {
+    // fetch leaves its listeners on a signal until they are collected. Each pull has one of its own.
+    const own = new AbortController()
+    const abort = () => own.abort()
+    this.#signal.addEventListener('abort', abort)
+    try {
+      return await this.#pullOnce(own.signal)
+    } finally {
+      this.#signal.removeEventListener('abort', abort)
+    }
+  }
+
+  async #pullOnce(signal: AbortSignal): Promise<Pulled | undefined> {
     const response = await fetch(`${this.#gateway}/subscriptions/${this.#subscription}`, {
       method: 'PATCH',
       headers: { Prefer: 'wait=20' },
-      signal: this.#signal,
+      signal,
     })
     if (response.status === 204) return undefined
     const text = await response.text()

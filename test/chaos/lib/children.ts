@@ -2,6 +2,7 @@ import { fork } from 'node:child_process'
 import type { ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
+import { endsWithUs } from '../../support/children.ts'
 import type { Done, Order } from '../orders.ts'
 
 /** A child process that takes orders. One that ends is started anew by `restart`. */
@@ -29,7 +30,7 @@ export async function startChild(script: string, args: (life: number) => readonl
       execArgv: ['--import', 'tsx'],
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
     })
-    child = own
+    child = endsWithUs(own)
     open = waiting
     own.on('error', () => undefined)
     own.once('exit', () => {

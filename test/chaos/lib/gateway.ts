@@ -4,6 +4,7 @@ import { once } from 'node:events'
 import { appendFileSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { setTimeout as delay } from 'node:timers/promises'
+import { endsWithUs } from '../../support/children.ts'
 import type { History } from '../history.ts'
 import { databaseLink, executorLinks, faultsOf } from './links.ts'
 import type { DatabaseFaults, ExecutorLinks } from './links.ts'
@@ -77,7 +78,7 @@ export async function startChaosGateway(options: GatewayOptions): Promise<ChaosG
       },
       stdio: ['ignore', 'pipe', 'pipe'],
     })
-    child = process_
+    child = endsWithUs(process_)
     let served = false
     const startup: string[] = []
     createInterface({ input: process_.stderr }).on('line', (line) => {

@@ -1,11 +1,8 @@
-import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import pg from 'pg'
-import { startEmbeddedPostgres } from '../../../src/db/embedded.ts'
 import type { EmbeddedPostgres } from '../../../src/db/embedded.ts'
 import { withClient } from '../../../src/db/home.ts'
+import { openScratch } from '../../support/postgres.ts'
 
 /** A Postgres of its own, that can be restarted under everybody, and its own record of what became of each job. */
 export type ChaosPostgres = {
@@ -50,13 +47,9 @@ const settings = { fsync: 'off', max_connections: '100', shared_buffers: '64MB',
 const triesMax = 50
 
 export async function startChaosPostgres(migrate: (url: string) => Promise<void>): Promise<ChaosPostgres> {
-  const scratch = mkdtempSync(join(tmpdir(), 'pullgate-chaos-'))
-  chmodSync(scratch, 0o755)
+  const scratch = openScratch('chaos')
   const start = (port?: number) =>
-    startEmbeddedPostgres({
-      ...{ dataDir: join(scratch, 'data'), keep: true, settings },
-      ...(port === undefined ? {} : { port }),
-    })
+    scratch.start('data', { settings, ...(port === undefined ? {} : { port }) })
   let server: EmbeddedPostgres = await start()
   const { url } = server
   try {
@@ -64,32 +57,46 @@ export async function startChaosPostgres(migrate: (url: string) => Promise<void>
     await withClient(url, (client) => client.query(audit))
   } catch (error) {
     await server.stop()
+    scratch.remove()
     throw error
   }
   let admin: pg.Client | undefined
 
   async function connected(): Promise<pg.Client> {
     if (admin !== undefined) return admin
-    const client = new pg.Client({ connectionString: url, application_name: 'chaos/admin' })
+    const client = new pg.Client({
+      connectionString: url,
+      application_name: 'chaos/admin',
+      // The harness is not what is tried.
+      options: '-c idle_session_timeout=0 -c default_transaction_isolation=read\\ committed',
+    })
     client.on('error', () => (admin = undefined))
     await client.connect()
     return (admin = client)
   }
 
+  async function ask<Row extends pg.QueryResultRow>(sql: string, values: unknown[]): Promise<Row[]> {
+    // It may be restarting: everything that is asked here may be asked again.
+    for (let tries = 0; ; tries += 1) {
+      try {
+        return (await (await connected()).query<Row>(sql, values)).rows
+      } catch (error) {
+        admin = undefined
+        if (tries >= triesMax || (error instanceof pg.DatabaseError && !/^57/.test(error.code ?? '')))
+          throw error
+        await delay(200)
+      }
+    }
+  }
+  // Rounds ask at the same time, and a client does one thing after the other.
+  let turn: Promise<unknown> = Promise.resolve()
+
   return {
     url,
-    async query<Row extends pg.QueryResultRow>(sql: string, values: unknown[] = []) {
-      // It may be restarting: everything that is asked here may be asked again.
-      for (let tries = 0; ; tries += 1) {
-        try {
-          return (await (await connected()).query<Row>(sql, values)).rows
-        } catch (error) {
-          admin = undefined
-          if (tries >= triesMax || (error instanceof pg.DatabaseError && !/^57/.test(error.code ?? '')))
-            throw error
-          await delay(200)
-        }
-      }
+    query<Row extends pg.QueryResultRow>(sql: string, values: unknown[] = []) {
+      const answer = turn.then(() => ask<Row>(sql, values))
+      turn = answer.catch(() => undefined)
+      return answer
     },
     async restart(mode) {
       admin = undefined
@@ -101,7 +108,7 @@ export async function startChaosPostgres(migrate: (url: string) => Promise<void>
     async stop() {
       await admin?.end().catch(() => undefined)
       await server.stop()
-      rmSync(scratch, { recursive: true, force: true, maxRetries: 10 })
+      scratch.remove()
     },
   }
 }
