@@ -12,7 +12,7 @@
 --                       it takes 30; a claim 1,250 us where it takes 250
 --   jit                 before Postgres 18 a scan that is off but has no alternative is given a cost at which
 --                       JIT compilation begins
--- Joins are not a matter of settings but of how a statement is written: sql/README.md, "Plans".
+-- Joins are not a matter of settings but of how a statement is written: docs/adr/0004-plans.md.
 do $$
 declare
   v_function regprocedure;

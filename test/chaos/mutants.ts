@@ -224,7 +224,7 @@ export const mutants: readonly Mutant[] = [
     name: 'a lease is over before its time',
     caughtBy: ['I1'],
     edits: [
-      edit('sql/functions/due.sql', 'elsif v_job.lease_ends_at > v_now then', 'elsif false then'),
+      edit('sql/functions/due.sql', 'if v_job.lease_ends_at > v_now then', 'if false then'),
       edit(
         'sql/functions/claim.sql',
         'lease_check_at = i.held_until,',

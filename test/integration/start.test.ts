@@ -27,7 +27,7 @@ test('npm runs the command from its source: an unbuilt checkout has its help', (
   const { scripts } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
     scripts: Record<string, string>
   }
-  expect(scripts.pullgate).toMatch(/^tsx src\//)
+  expect(scripts.pullgate).toMatch(/^exec node --import tsx src\//)
   expect(Object.values(scripts).filter((script) => script.includes('node dist'))).toEqual([])
 })
 
