@@ -5,7 +5,7 @@ import type { Database, Statement } from './database.ts'
 
 /**
  * A statement that may end jobs. Its first row says in one column more which it ended: pullgate.finish_all notes states
- * and topics in a setting of the transaction, whatever called it. That costs 2 µs, and needs no further statement.
+ * and topics in a setting of the transaction, whatever called it. No further statement is needed.
  */
 export function ending(statement: Statement): Statement {
   const { text } = statement

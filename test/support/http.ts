@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events'
 import { expect, vi } from 'vitest'
 
 /** A client of a gateway, as a script would write one: what it sends and gets are texts, parsed only where asked. */
@@ -127,6 +128,8 @@ async function abortable<T>(
   const own = new AbortController()
   const abort = () => own.abort(signal?.reason)
   if (signal?.aborted === true) abort()
+  // As many as requests under way, which may be a thousand.
+  if (signal !== undefined) setMaxListeners(0, signal)
   signal?.addEventListener('abort', abort)
   try {
     return await work(own.signal)

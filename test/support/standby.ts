@@ -17,9 +17,17 @@ export async function startStandby(
 ): Promise<EmbeddedPostgres> {
   const dataDir = join(scratch.path, 'standby')
   await withClient(primary.url, async (client) => {
-    await client.query(`select pg_backup_start('standby', fast => true)`)
+    const { rows: versions } = await client.query<{ old: boolean }>(
+      `select current_setting('server_version_num')::integer < 150000 as old`,
+    )
+    // Until 14 the functions had other names, and the exclusive form as their default.
+    const [start, stop] =
+      versions[0]?.old === true
+        ? [`pg_start_backup('standby', true, false)`, 'pg_stop_backup(false)']
+        : [`pg_backup_start('standby', true)`, 'pg_backup_stop(false)']
+    await client.query(`select ${start}`)
     execFileSync('cp', ['-a', primary.dataDir, dataDir])
-    const { rows } = await client.query<{ labelfile: string }>('select labelfile from pg_backup_stop(false)')
+    const { rows } = await client.query<{ labelfile: string }>(`select labelfile from ${stop}`)
     rmSync(join(dataDir, 'postmaster.pid'))
     const { uid, gid } = statSync(dataDir)
     for (const [name, text] of [
