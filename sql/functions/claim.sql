@@ -213,14 +213,10 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_job pullgate.job;
-  v_count integer := 0;
+  v_ids bigint[] := array(select c.id from pullgate.lock_claims(p_ids, p_leases) c);
 begin
-  for v_job in select * from pullgate.lock_claims(p_ids, p_leases) loop
-    v_count := v_count + 1;
-    perform pullgate.end_hold(v_job.id, 'undelivered');
-  end loop;
-  return v_count;
+  perform pullgate.end_holds(v_ids, array_fill('undelivered'::text, array[cardinality(v_ids)]));
+  return cardinality(v_ids);
 end
 $$;
 
@@ -258,19 +254,19 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_job pullgate.job;
-  v_count integer := 0;
+  v_ids bigint[];
+  v_hows text[];
 begin
-  for v_job in select * from pullgate.lock_claims(p_ids, p_leases) c where c.state in ('offered', 'running') loop
-    if v_job.state = 'offered' or v_job.on_lost = 'requeue' and not v_job.auto_ack then
-      perform pullgate.end_hold(v_job.id, 'undelivered');
-    elsif v_job.pull_key is null then
-      perform pullgate.end_hold(v_job.id, 'in doubt');
-    else
-      continue;
-    end if;
-    v_count := v_count + 1;
-  end loop;
-  return v_count;
+  select coalesce(array_agg(d.id), '{}'), coalesce(array_agg(d.how), '{}') into v_ids, v_hows
+    from (
+      select c.id, case
+          when c.state = 'offered' or c.on_lost = 'requeue' and not c.auto_ack then 'undelivered'
+          when c.pull_key is null then 'in doubt'
+        end as how
+        from pullgate.lock_claims(p_ids, p_leases) c where c.state in ('offered', 'running')
+    ) d
+    where d.how is not null;
+  perform pullgate.end_holds(v_ids, v_hows);
+  return cardinality(v_ids);
 end
 $$;

@@ -47,8 +47,8 @@ $$;
 -- Makes due jobs ready, ends leases and offers, expires unstarted jobs: at most p_limit of each. Any gateway may call it at any
 -- time; rows that another call has locked are skipped. Nothing is due at or before p_due_after (advance_marks).
 -- What falls due within 10 ms is waited for, before anything is locked. Returns the topics that have ready jobs now,
--- counts by what became of the jobs (leases_lost, offers_ended: by their new state), whether a limit was reached, and the milliseconds
--- waited.
+-- counts by what became of the jobs (leases_lost, offers_ended: by their new state), whether a limit was reached, the milliseconds
+-- waited, and how many jobs could neither be changed nor set aside: they are due still.
 create or replace function pullgate.run_due(
   p_limit integer,
   p_due_after timestamptz,
@@ -59,7 +59,8 @@ create or replace function pullgate.run_due(
   out expired integer,
   out more boolean,
   out offers_ended jsonb,
-  out waited_ms double precision
+  out waited_ms double precision,
+  out stuck integer
 )
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -68,7 +69,10 @@ declare
   v_now timestamptz := clock_timestamp();
   v_after timestamptz := coalesce(p_due_after, '-infinity');
   v_job pullgate.job;
-  v_how text;
+  v_held bigint[] := '{}';
+  v_topics bigint[] := '{}';
+  v_hows text[] := '{}';
+  v_states text[];
   v_state text;
   v_due bigint[];
   v_expired bigint[];
@@ -96,6 +100,7 @@ begin
         for update skip locked
     ) d;
   promoted := pullgate.change_all(v_due, 'ready');
+  stuck := cardinality(v_due) - promoted;
 
   for v_job in
     select j.* from pullgate.job j where j.lease_check_at > v_after and j.lease_check_at <= v_now
@@ -107,19 +112,26 @@ begin
       leases_checked := leases_checked + 1;
       continue;
     end if;
-    v_how := case v_job.state
+    v_held := v_held || v_job.id;
+    v_topics := v_topics || v_job.topic_id;
+    v_hows := v_hows || case v_job.state
       when 'delivered' then 'key released' when 'offered' then 'offer ended' else 'lease ended' end;
-    v_state := pullgate.end_hold(v_job.id, v_how);
-    -- It stays as it is; counted, it would bring the caller back at once.
-    continue when v_state is null;
+  end loop;
+  v_states := pullgate.end_holds(v_held, v_hows);
+  for v_place in 1..cardinality(v_held) loop
+    v_state := v_states[v_place];
+    if v_state is null then
+      stuck := stuck + 1;
+      continue;
+    end if;
     leases_checked := leases_checked + 1;
-    if v_how = 'offer ended' then
+    if v_hows[v_place] = 'offer ended' then
       offers_ended := pullgate.one_more(offers_ended, v_state);
-    elsif v_how = 'lease ended' then
+    elsif v_hows[v_place] = 'lease ended' then
       leases_lost := pullgate.one_more(leases_lost, v_state);
     end if;
-    if v_state = 'ready' and not v_job.topic_id = any (topics) then
-      topics := topics || v_job.topic_id;
+    if v_state = 'ready' and not v_topics[v_place] = any (topics) then
+      topics := topics || v_topics[v_place];
     end if;
   end loop;
 
@@ -130,6 +142,7 @@ begin
       order by j.expires_at limit p_limit
       for update skip locked);
   expired := pullgate.change_all(v_expired, 'expired');
+  stuck := stuck + cardinality(v_expired) - expired;
   more := greatest(promoted, leases_checked, expired) >= p_limit;
 end
 $$;
@@ -175,7 +188,8 @@ declare
   v_due record;
 begin
   perform set_config('pullgate.notify', 'off', true);
-  select d.topics::text[] as topics, d.promoted, d.leases_checked, d.leases_lost, d.offers_ended, d.expired, d.more, d.waited_ms
+  select d.topics::text[] as topics, d.promoted, d.leases_checked, d.leases_lost, d.offers_ended, d.expired, d.more, d.waited_ms,
+      d.stuck
     into v_due
     from pullgate.run_due(p_limit, p_due_after) d;
   -- A claim whose commit a crash undoes is handed out, and handed out again: not what run_due takes for itself.

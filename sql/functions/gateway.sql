@@ -98,15 +98,16 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_dead integer[] := array(select g.id from unnest(p_gateways) as g (id) where pullgate.is_unlocked(g.id));
-  v_job pullgate.job;
-  v_count integer := 0;
+  v_ids bigint[];
+  v_hows text[];
 begin
-  for v_job in select * from pullgate.lock_unconfirmed(v_dead, clock_timestamp() - interval '2 seconds') loop
-    v_count := v_count + 1;
-    perform pullgate.end_hold(v_job.id, case v_job.state when 'offered' then 'offer ended' else 'in doubt' end);
-  end loop;
+  select coalesce(array_agg(u.id), '{}'),
+      coalesce(array_agg(case u.state when 'offered' then 'offer ended' else 'in doubt' end), '{}')
+    into v_ids, v_hows
+    from pullgate.lock_unconfirmed(v_dead, clock_timestamp() - interval '2 seconds') u;
+  perform pullgate.end_holds(v_ids, v_hows);
   perform pullgate.forget_gateways(v_dead);
-  return v_count;
+  return cardinality(v_ids);
 end
 $$;
 
@@ -120,25 +121,20 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v record;
-  v_kept bigint[] := '{}';
-  v_count integer := 0;
+  v_kept bigint[];
+  v_returned bigint[];
 begin
-  for v in
-    select u.id, h.id is not null or u.state = 'offered' as kept
-      from pullgate.lock_unconfirmed(p_gateways, 'infinity') u
-      left join unnest(p_ids, p_leases) as h (id, lease) on h.id = u.id and h.lease = u.lease
-  loop
-    if v.kept then
-      v_kept := v_kept || v.id;
-    else
-      v_count := v_count + 1;
-      perform pullgate.end_hold(v.id, 'undelivered');
-    end if;
-  end loop;
+  select coalesce(array_agg(u.id) filter (where u.kept), '{}'), coalesce(array_agg(u.id) filter (where not u.kept), '{}')
+    into v_kept, v_returned
+    from (
+      select u.id, h.id is not null or u.state = 'offered' as kept
+        from pullgate.lock_unconfirmed(p_gateways, 'infinity') u
+        left join unnest(p_ids, p_leases) as h (id, lease) on h.id = u.id and h.lease = u.lease
+    ) u;
+  perform pullgate.end_holds(v_returned, array_fill('undelivered'::text, array[cardinality(v_returned)]));
   update pullgate.job j set gateway_id = p_heir where j.id = any (v_kept);
   perform pullgate.forget_gateways(p_gateways);
-  return v_count;
+  return cardinality(v_returned);
 end
 $$;
 
@@ -196,8 +192,6 @@ declare
   v_now timestamptz := clock_timestamp();
   v_hold interval;
   v_found bigint[] := '{}';
-  v_job pullgate.job;
-  v_count integer := 0;
 begin
   for v_hold in select make_interval(secs => h.seconds) from pullgate.first_holds(p_subscriptions) as h (seconds) loop
     v_found := v_found || array(
@@ -207,16 +201,13 @@ begin
           and j.lease_check_at <= v_now + interval '5 seconds' + v_hold
           and j.claim_id = any (p_claims) and not j.given_again and j.state in ('offered', 'running'));
   end loop;
-  for v_job in
-    select j.* from pullgate.job j
+  v_found := array(
+    select j.id from pullgate.job j
       where j.id = any (v_found) and j.claim_id = any (p_claims) and not j.given_again
         and j.state in ('offered', 'running') and j.settled is null
       order by j.id
-      for update
-  loop
-    v_count := v_count + 1;
-    perform pullgate.end_hold(v_job.id, 'undelivered');
-  end loop;
-  return v_count;
+      for update);
+  perform pullgate.end_holds(v_found, array_fill('undelivered'::text, array[cardinality(v_found)]));
+  return cardinality(v_found);
 end
 $$;

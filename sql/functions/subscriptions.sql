@@ -55,7 +55,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_ended boolean;
-  v_held record;
+  v_held bigint[];
 begin
   update pullgate.subscription s set ended_at = clock_timestamp() where s.id = p_id and s.ended_at is null;
   v_ended := found;
@@ -66,14 +66,14 @@ begin
     perform pg_notify('pullgate_wake', 'ended:' || p_id);
   end if;
   if p_release then
-    for v_held in
-      select j.id, j.lease from pullgate.job j
+    -- Locked: whoever released a job meanwhile, or claimed it since, is asked again whether it is this subscription's.
+    v_held := array(
+      select j.id from pullgate.job j
         where j.lease_check_at is not null and j.subscription_id = p_id and j.state in ('offered', 'running')
           and not j.auto_ack
         order by j.id + 0
-    loop
-      perform pullgate.end_hold(v_held.id, 'released');
-    end loop;
+        for update);
+    perform pullgate.end_holds(v_held, array_fill('released'::text, array[cardinality(v_held)]));
   end if;
   return v_ended;
 end

@@ -167,6 +167,9 @@ create index job_due on pullgate.job (due_at) where state = 'scheduled';
 create index job_lease_check on pullgate.job (lease_check_at) where lease_check_at is not null;
 create index job_expires on pullgate.job (expires_at) where expires_at is not null and state in ('scheduled', 'ready');
 create index job_orphaned on pullgate.job (topic_id) where state = 'orphaned';
+-- By pullgate.set_aside.
+create index job_set_aside on pullgate.job (id)
+  where state = 'orphaned' and starts_with(last_error, 'set aside: ');
 -- claimed_at, so that a look does not walk what was confirmed long ago: its entries stay while any transaction is open.
 create index job_unconfirmed on pullgate.job (gateway_id, claimed_at) where unconfirmed;
 create index job_pull_key on pullgate.job (pull_key) where pull_key is not null;

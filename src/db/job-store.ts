@@ -30,9 +30,9 @@ const statements = {
     name: 'claim_due',
     text: `select * from pullgate.claim_due($1, $2, $3::bigint[], $4::uuid[], $5::integer[], $6::bigint[], $7::bigint[], $8, $9, $10::uuid[])`,
   }),
-  setAsideUnreadable: {
-    name: 'set_aside_unreadable',
-    text: 'select pullgate.set_aside_unreadable($1::bigint[], $2::bigint[], $3::bigint[], $4) as jobs',
+  setAsideUnclaimable: {
+    name: 'set_aside_unclaimable',
+    text: 'select pullgate.set_aside_unclaimable($1::bigint[], $2::bigint[], $3::bigint[], $4) as jobs',
   },
   giveBack: ending({
     name: 'give_back',
@@ -200,17 +200,17 @@ export function createJobStore(database: Database, options: JobStoreOptions): Jo
       throw error
     }
   }
-  /** One job that cannot be read fails the claim of all: it is set aside, and the others are claimed. */
+  /** One job that cannot be read or changed fails the claim of all: it is set aside, and the others are claimed. */
   async function claimAll(items: readonly Claiming[]): Promise<OpenClaim[]> {
     const claimed = runClaim(statements.claim, items)
     const { claims } = await claimed.catch(async (error: unknown) => {
-      if (!isOfRow(error) || (await setAsideUnreadable(items)) === 0) throw error
+      if (!isOfRow(error) || (await setAsideUnclaimable(items)) === 0) throw error
       return runClaim(statements.claim, items)
     })
     return claims
   }
-  async function setAsideUnreadable(items: readonly Claiming[]): Promise<number> {
-    const [row] = await database.query<{ jobs: number }>(statements.setAsideUnreadable, [
+  async function setAsideUnclaimable(items: readonly Claiming[]): Promise<number> {
+    const [row] = await database.query<{ jobs: number }>(statements.setAsideUnclaimable, [
       items.map(({ topic }) => topic.id),
       ...ascending(items.map(({ marks }) => marks)),
       items.reduce((sum, item) => sum + weigh(item), 0),

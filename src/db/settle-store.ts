@@ -39,6 +39,10 @@ const statements = {
     ofClients: true,
     text: 'select * from pullgate.read_leases($1::bigint[], $2::uuid[])',
   },
+  setAside: {
+    name: 'set_aside_held',
+    text: 'select pullgate.set_aside_held($1, $2, $3, $4) as aside',
+  },
   cancel: ending({ name: 'cancel', ofClients: true, text: 'select pullgate.cancel($1, $2) as state' }),
   retry: { name: 'retry', ofClients: true, text: 'select pullgate.retry($1) as state' },
 } satisfies Record<string, Statement>
@@ -61,12 +65,27 @@ export function createSettleStore(database: Database): SettleStore {
   /** Arguments of many calls, each a row of values, as one statement's arrays: a column of values per parameter. */
   const together = <Row extends object>(statement: Statement) =>
     coalesce(
-      (calls: readonly (readonly unknown[])[]) => {
+      async (calls: readonly (readonly unknown[])[]) => {
         const columns = (calls[0] ?? []).map((_, column) => calls.map((values) => values[column]))
-        return database.query<Row>(statement, columns)
+        try {
+          return await database.query<Row>(statement, columns)
+        } catch (error) {
+          const [alone, another] = calls
+          if (alone !== undefined && another === undefined) await setAside(alone, error)
+          throw error
+        }
       },
       { isOfOneItem },
     )
+  /** A job that its own settle cannot change would be run again, in vain. Class 22 may be a fault of the settle's values. */
+  async function setAside([id, lease]: readonly unknown[], error: unknown): Promise<void> {
+    const cause = error instanceof GatewayError ? error.cause : error
+    const sqlState = sqlStateOf(cause)
+    if (sqlState === undefined || !/^(23|XX00[12])/.test(sqlState)) return
+    const constraint = cause instanceof Error && 'constraint' in cause ? cause.constraint : null
+    // If this fails as well, the end of the lease comes to the same.
+    await database.query(statements.setAside, [id, lease, sqlState, constraint]).catch(() => undefined)
+  }
   const complete = together<SettledRow>(statements.complete)
   const fail = together<SettledRow>(statements.fail)
   const release = together<SettledRow>(statements.release)

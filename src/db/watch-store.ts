@@ -48,6 +48,7 @@ export type DueRow = {
   offers_ended: DueResult['offersEnded']
   more: boolean
   waited_ms: number
+  stuck: number
 }
 
 export function toDueResult({

@@ -151,6 +151,10 @@ export function createDueWork({
           leasesLost: result.leasesLost,
           offersEnded: result.offersEnded,
         })
+        if (result.stuck > 0) {
+          pauseMs = backstopMs
+          failed('due', new Error(`${result.stuck} due jobs can neither be processed nor set aside`))
+        }
         for (const ready of result.topics) if (ready !== served) dispatcher.kick(ready, 'due')
       }
     } catch (error) {

@@ -61,6 +61,8 @@ export type DueResult = {
   readonly more: boolean
   /** How long the statement waited for an instant that was close. */
   readonly waitedMs: number
+  /** Jobs that could neither be changed nor set aside. They are due still. */
+  readonly stuck: number
 }
 
 export type DueClaim = Claim & { readonly due: DueResult }

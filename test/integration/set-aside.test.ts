@@ -4,7 +4,7 @@ import { publish, rows, value } from '../sql/jobs.ts'
 import type { PublishOptions } from '../sql/jobs.ts'
 import { useDatabase } from '../support/database.ts'
 import { gatewayFor } from '../support/gateway.ts'
-import { jobOf, until } from '../support/http.ts'
+import { expectProblem, jobOf, until } from '../support/http.ts'
 
 const database = useDatabase()
 
@@ -62,6 +62,45 @@ test('a job that cannot be read and falls due does not keep others from falling 
   ])
   expect(jobOf(await pull).id).toBe(good)
   await until(async () => expect(await stateOf(bad)).toBe('orphaned'))
+})
+
+/** While `work` runs, the table refuses to let the job of this spec become what the condition says. */
+async function refusing(condition: string, work: () => Promise<void>): Promise<void> {
+  await rows(database, `alter table pullgate.job add constraint test_refuses check (${condition}) not valid`)
+  try {
+    await work()
+  } finally {
+    await rows(database, 'alter table pullgate.job drop constraint test_refuses')
+  }
+}
+
+test('a job that a claim may not change is set aside, and the job behind it is handed out', async () => {
+  const gateway = await gatewayFor(database)
+  const topic = 'unclaimable'
+  const bad = await publish(database, topic, { spec: '"bad"' })
+  const good = await publish(database, topic)
+  await refusing(`state <> 'running' or job_spec <> '"bad"'`, async () => {
+    expect(jobOf(await gateway.pull(await gateway.subscribe(topic), { wait: 5 })).id).toBe(good)
+  })
+  expect(await stateOf(bad)).toBe('orphaned')
+})
+
+test('a job whose settle the database refuses is set aside, and not run again', async () => {
+  const gateway = await gatewayFor(database)
+  const topic = 'unsettleable'
+  const id = await publish(database, topic)
+  const job = jobOf(await gateway.pull(await gateway.subscribe(topic), { wait: 5 }))
+  await rows(
+    database,
+    `insert into pullgate.history (
+        day_slot, id, lane_id, topic_id, due_at, created_at, finished_at, priority, attempts, max_attempts, deliveries,
+        auto_ack, state, on_lost, log, job_spec)
+      values (pullgate.day_slot(clock_timestamp()), $1, 0, 0, now(), now(), now(), 0, 0, 1, 0, false, 'failed', 'fail', '[]', '1')`,
+    [id],
+  )
+  expectProblem(await gateway.settle(job, 'complete'), 500, 'internal')
+  expect(await stateOf(id)).toBe('orphaned')
+  expectProblem(await gateway.settle(job, 'complete'), 409, 'lease-lost')
 })
 
 test('a publish over HTTP mends the sequence that gave it an id which is taken', async () => {

@@ -44,6 +44,7 @@ describe('claim_due', () => {
       expired: 1,
       more: false,
       waited_ms: 0,
+      stuck: 0,
     })
     expect(await stateOf(session, elsewhere)).toBe('ready')
   })

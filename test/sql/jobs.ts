@@ -212,6 +212,7 @@ export type Due = {
   offers_ended: object
   expired: number
   more: boolean
+  stuck: number
 }
 
 export async function runDue(runner: Runner, limit = 1000): Promise<Due> {

@@ -130,6 +130,7 @@ export const nothingDue: DueResult = {
   offersEnded: {},
   more: false,
   waitedMs: 0,
+  stuck: 0,
 }
 
 const instant = new Date('2026-01-02T03:04:05Z')

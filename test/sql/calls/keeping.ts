@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { insertJobs } from '../../support/crowd.ts'
-import { separateTopics, times } from './call.ts'
+import { running, separateTopics, times } from './call.ts'
 import type { Entry } from './call.ts'
 
 /** Publishing with a word of whether it was new, keys of requests, and what keeps the tables in order. */
@@ -57,12 +57,24 @@ export const keeping: Record<string, Entry> = {
       },
     ],
   },
-  set_aside_unreadable: {
+  set_aside_unclaimable: {
     calls: [
       {
         what: 'where all can be read',
-        sql: `select pullgate.set_aside_unreadable($1::bigint[], '{}', '{}', 1)`,
+        sql: `select pullgate.set_aside_unclaimable($1::bigint[], '{}', '{}', 1)`,
         prepare: async (world, count) => [await separateTopics(world, count)],
+      },
+    ],
+  },
+  set_aside_held: {
+    calls: [
+      {
+        what: 'of running jobs',
+        sql: `select pullgate.set_aside_held(e.id, e.lease, '23505', null) from unnest($1::bigint[], $2::uuid[]) as e (id, lease)`,
+        async prepare(world, count) {
+          const { ids, leases } = await running(world, count)
+          return [ids, leases]
+        },
       },
     ],
   },
@@ -82,7 +94,7 @@ export const keeping: Record<string, Entry> = {
         what: '',
         sql: 'select * from pullgate.doctor()',
         prepare: () => [],
-        readsAll: 'the orphaned jobs, and the end of each lane',
+        readsAll: 'the jobs set aside, and the end of each lane',
       },
     ],
   },
