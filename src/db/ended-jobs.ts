@@ -23,16 +23,23 @@ const namesMax = 10_000
 
 /** The database, of which each job that a statement made by `ending` has ended is told of: by topic and state. */
 export function tellEnds(database: Database, emit: Emit): Database {
-  const names = new Map<TopicId, string>()
+  // Look-ups under way included, so that ends of one topic that come together share a look-up.
+  const names = new Map<TopicId, Promise<string>>()
 
-  async function topicName(id: TopicId): Promise<string> {
+  async function lookUp(id: TopicId): Promise<string> {
+    const [row] = await database.query<{ name: string }>(nameOf, [id]).catch(() => [])
+    if (row === undefined) names.delete(id)
+    return row?.name ?? '_other'
+  }
+
+  function topicName(id: TopicId): Promise<string> {
     const known = names.get(id)
     if (known !== undefined) return known
-    const [row] = await database.query<{ name: string }>(nameOf, [id]).catch(() => [])
-    if (row === undefined) return '_other'
-    if (names.size >= namesMax) names.clear()
-    names.set(id, row.name)
-    return row.name
+    const [oldest] = names.keys()
+    if (names.size >= namesMax && oldest !== undefined) names.delete(oldest)
+    const name = lookUp(id)
+    names.set(id, name)
+    return name
   }
 
   async function tell(note: string): Promise<void> {
