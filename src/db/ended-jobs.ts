@@ -5,13 +5,16 @@ import type { Database, Statement } from './database.ts'
 
 /**
  * A statement that may end jobs. Its first row says in one column more which it ended: pullgate.finish_all notes states
- * and topics in a setting of the transaction, whatever called it. No further statement is needed.
+ * and topics in a setting of the transaction, whatever called it. No further statement is needed. The
+ * other rows say nothing: the note of a batch may be as long as all its rows.
  */
 export function ending(statement: Statement): Statement {
   const { text } = statement
   return {
     ...statement,
-    text: `select answer.*, current_setting('pullgate.ended', true) as ended_jobs from (${text}) answer`,
+    text: `select answer.*,
+      case when row_number() over () = 1 then current_setting('pullgate.ended', true) end as ended_jobs
+      from (${text}) answer`,
   }
 }
 
