@@ -66,9 +66,12 @@ export function createHttpServer(
     },
     received,
   )
-  server.on('checkExpectation', received)
+  // Nobody knows whether a client sends its body after a refusal, so the next request could not be found.
+  server.on('checkExpectation', (req: IncomingMessage, exchange: Exchange) => {
+    exchange.shouldKeepAlive = false
+    received(req, exchange)
+  })
   server.on('checkContinue', (req: IncomingMessage, exchange: Exchange) => {
-    // Whether the client sends its body after the refusal is not known, so the next request could not be found.
     if (declaredBytes(req) > bodyMaxBytes) exchange.shouldKeepAlive = false
     else exchange.writeContinue()
     received(req, exchange)
