@@ -88,7 +88,9 @@ export function createHttpServer(
     socket.end()
   })
   server.keepAliveTimeout = keepAliveMs
-  // To Node a connection that was opened in advance, and not used yet, waits for the head of its first request.
+  // Node counts this time from the first byte of a request, but for the first request from the opening of its connection.
+  // 60 s would close connections that a pool opened in advance and has not used yet. The price: a client that sends
+  // the head of a request slowly keeps its connection as long.
   server.headersTimeout = Math.max(60_000, keepAliveMs + 5_000)
   server.requestTimeout = Math.max(300_000, server.headersTimeout)
   server.on('connection', (socket) => {
