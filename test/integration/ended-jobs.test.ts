@@ -76,7 +76,7 @@ test('only the first row of a batch carries the ends of all, and the rows keep t
   const topic = 'ended-rows'
   const subscription = await gateway.subscribe(topic)
   for (let n = 0; n < 4; n += 1) await publish(database, topic)
-  const jobs = jobsOf(await gateway.pull(subscription, { max: 4, wait: 5 })).reverse()
+  const jobs = jobsOf(await gateway.pull(subscription, { max: 4, wait: 5 })).toReversed()
   // The second settle has a stale lease.
   const leases = jobs.map(({ lease }, index) =>
     index === 1 ? '00000000-0000-4000-8000-000000000000' : lease,
