@@ -48,14 +48,31 @@ const connectTimeoutMs = 5_000
 const spreadMsPerPull = 1
 const spreadMsMax = 2_000
 
-/**
- * Wires the rooms together and starts them, the database first and the port last. Rejects with what to do. `signal`
- * ends the wait for a database that is away.
- */
+export type StartOptions = {
+  /** Ends the wait for a database that is away. */
+  readonly signal?: AbortSignal
+  readonly clock?: Clock | undefined
+  /** Resolves when the database is gone for good: a stop then skips the drain delay. */
+  readonly lost?: Promise<void> | undefined
+}
+
+/** Resolves after the drain delay, or as soon as the database is lost: nobody can be served then. */
+function drainDelay(clock: Clock, seconds: number, lost: Promise<void> | undefined): Promise<void> {
+  if (seconds === 0) return Promise.resolve()
+  return new Promise((resolve) => {
+    const timer = clock.after(seconds * 1000, resolve)
+    void lost?.then(() => {
+      timer.cancel()
+      resolve()
+    })
+  })
+}
+
+/** Wires the rooms together and starts them, the database first and the port last. Rejects with what to do. */
 export async function startGateway(
   config: Config,
   databaseUrl: string,
-  { signal, clock = systemClock }: { readonly signal?: AbortSignal; readonly clock?: Clock | undefined } = {},
+  { signal, clock = systemClock, lost }: StartOptions = {},
 ): Promise<Gateway> {
   const logger = createLogger(config.PULLGATE_LOG_LEVEL, version)
   const observers = [logger.observe]
@@ -70,10 +87,7 @@ export async function startGateway(
   async function stop(reason: string): Promise<boolean> {
     if (leaving === undefined) emit({ type: 'stopping', reason })
     const stopAt = clock.now()
-    leaving ??= new Promise((resolve) => {
-      if (config.PULLGATE_DRAIN_DELAY_SECONDS === 0) resolve()
-      else clock.after(config.PULLGATE_DRAIN_DELAY_SECONDS * 1000, resolve)
-    })
+    leaving ??= drainDelay(clock, config.PULLGATE_DRAIN_DELAY_SECONDS, lost)
     await leaving
     const clean = await steps.stop(config.PULLGATE_STOP_TIMEOUT_SECONDS * 1000)
     emit({ type: 'stopped', seconds: (clock.now() - stopAt) / 1000 })

@@ -34,7 +34,7 @@ export async function serve(config: Config): Promise<number> {
   void signal.then(() => starting.abort())
   const home = await openHome({ url: config.DATABASE_URL, dataDir: config.PULLGATE_DATA_DIR, keep: true })
   try {
-    const gateway = await startGateway(config, home.url, { signal: starting.signal })
+    const gateway = await startGateway(config, home.url, { signal: starting.signal, lost: home.lost })
     const received = await Promise.race([signal, home.lost.then(() => undefined)])
     const clean = await gateway.stop(received ?? 'the embedded Postgres ended')
     return clean && received !== undefined ? 0 : 1

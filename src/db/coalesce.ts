@@ -11,8 +11,8 @@ export type Coalescing<Item> = {
 /**
  * Turns concurrent calls into one statement without delaying a lone one: calls of the same turn, and those that come
  * while all statements are under way, make up a batch. `run` returns one result per item, in their order; if it
- * rejects, every call of the batch does, unless `isOfOneItem` says that an item brought it about: then each is run on
- * its own, so that a bad item fails nobody else's call.
+ * rejects, every call of the batch does, unless `isOfOneItem` says that an item brought it about: then each half is run
+ * on its own, down to the bad item alone, so that a bad item fails nobody else's call.
  */
 export function coalesce<Item, Result>(
   run: (items: readonly Item[]) => Promise<readonly Result[]>,
@@ -44,9 +44,12 @@ export function coalesce<Item, Result>(
         throw new Error(`${results.length} results for ${batch.length} items`)
       batch.forEach(({ resolve }, index) => resolve(results[index] as Result))
     } catch (error) {
-      // Beside the batches: one of them may take its time.
-      if (batch.length > 1 && isOfOneItem(error)) for (const call of batch) void runBatch([call])
-      else for (const { reject } of batch) reject(error)
+      if (batch.length > 1 && isOfOneItem(error)) {
+        const middle = Math.ceil(batch.length / 2)
+        // Not awaited: the next batch need not wait for the halves.
+        void runBatch(batch.slice(0, middle))
+        void runBatch(batch.slice(middle))
+      } else for (const { reject } of batch) reject(error)
     }
   }
 

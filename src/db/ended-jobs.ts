@@ -5,13 +5,16 @@ import type { Database, Statement } from './database.ts'
 
 /**
  * A statement that may end jobs. Its first row says in one column more which it ended: pullgate.finish_all notes states
- * and topics in a setting of the transaction, whatever called it. No further statement is needed.
+ * and topics in a setting of the transaction, whatever called it. No further statement is needed. The
+ * other rows say nothing: the note of a batch may be as long as all its rows.
  */
 export function ending(statement: Statement): Statement {
   const { text } = statement
   return {
     ...statement,
-    text: `select answer.*, current_setting('pullgate.ended', true) as ended_jobs from (${text}) answer`,
+    text: `select answer.*,
+      case when row_number() over () = 1 then current_setting('pullgate.ended', true) end as ended_jobs
+      from (${text}) answer`,
   }
 }
 
@@ -23,16 +26,23 @@ const namesMax = 10_000
 
 /** The database, of which each job that a statement made by `ending` has ended is told of: by topic and state. */
 export function tellEnds(database: Database, emit: Emit): Database {
-  const names = new Map<TopicId, string>()
+  // Look-ups under way included, so that ends of one topic that come together share a look-up.
+  const names = new Map<TopicId, Promise<string>>()
 
-  async function topicName(id: TopicId): Promise<string> {
+  async function lookUp(id: TopicId): Promise<string> {
+    const [row] = await database.query<{ name: string }>(nameOf, [id]).catch(() => [])
+    if (row === undefined) names.delete(id)
+    return row?.name ?? '_other'
+  }
+
+  function topicName(id: TopicId): Promise<string> {
     const known = names.get(id)
     if (known !== undefined) return known
-    const [row] = await database.query<{ name: string }>(nameOf, [id]).catch(() => [])
-    if (row === undefined) return '_other'
-    if (names.size >= namesMax) names.clear()
-    names.set(id, row.name)
-    return row.name
+    const [oldest] = names.keys()
+    if (names.size >= namesMax && oldest !== undefined) names.delete(oldest)
+    const name = lookUp(id)
+    names.set(id, name)
+    return name
   }
 
   async function tell(note: string): Promise<void> {

@@ -12,6 +12,12 @@ export function withTlsOfLibpq(server: string, environment: NodeJS.ProcessEnv = 
   if (parameters.has('ssl') || parameters.has('uselibpqcompat')) return server
   const { PGSSLMODE, PGSSLROOTCERT } = environment
   let mode = parameters.get('sslmode') ?? (PGSSLMODE === '' ? undefined : PGSSLMODE)
+  if (mode !== undefined && isSocket(base, parameters)) {
+    // libpq ignores the mode there. pg would ask a socket for TLS, also if only PGSSLMODE says so.
+    parameters.set('sslmode', 'disable')
+    parameters.delete('sslrootcert')
+    return `${base}?${parameters.toString()}`
+  }
   if (mode === undefined || mode === 'no-verify' || parameters.get('sslmode') === 'disable') return server
   if (!sslModes.includes(mode)) throw new Error(`PGSSLMODE: must be one of ${sslModes.join(', ')}`)
   let root = parameters.get('sslrootcert') ?? (PGSSLROOTCERT === '' ? undefined : PGSSLROOTCERT)
@@ -29,4 +35,10 @@ export function withTlsOfLibpq(server: string, environment: NodeJS.ProcessEnv = 
   else parameters.set('sslrootcert', root)
   parameters.set('uselibpqcompat', 'true')
   return `${base}?${parameters.toString()}`
+}
+
+/** Whether the host is a directory of Unix sockets. */
+function isSocket(base: string, parameters: URLSearchParams): boolean {
+  const host = parameters.get('host')
+  return host === null ? /^[a-z]+:\/\/(?:[^/]*@)?%2f/i.test(base) : host.startsWith('/')
 }

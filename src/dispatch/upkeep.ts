@@ -10,7 +10,10 @@ import type { SubscriptionDirectory } from './subscription-directory.ts'
 export type Upkeep = {
   start(): void
   stop(): Promise<void>
-  /** Mends sequences, and looks for what a person should know of. What fails is reported, and tried again in a minute. */
+  /**
+   * Mends sequences, and looks for what a person should know of. What fails is reported, and tried again in a minute.
+   * One check-up runs at a time; a call during a check-up runs another after it, since the server may be another by now.
+   */
   checkUp(): Promise<void>
   /** What the last check-up found. */
   problems(): readonly Problem[]
@@ -65,6 +68,18 @@ export function createUpkeep(options: {
     for (const problem of found) if (!known.has(problem.detail)) emit({ type: 'problem found', ...problem })
   }
 
+  let checking: Promise<void> | undefined
+  let timesAsked = 0
+
+  async function checkUpWhileAsked(): Promise<void> {
+    const before = timesAsked
+    await attempt('check-up', checkUp)
+    if (timesAsked !== before) return checkUpWhileAsked()
+    checking = undefined
+  }
+
+  const joinCheckUp = () => (checking ??= checkUpWhileAsked())
+
   const intervalSeconds = () =>
     Math.max(snapshotSeconds, snapshotShare * (snapshot?.data.durationSeconds ?? 0))
 
@@ -84,7 +99,7 @@ export function createUpkeep(options: {
         () => upkeepMs,
         () => queue.upkeep(),
       )
-      repeat('check-up', () => upkeepMs, checkUp)
+      repeat('check-up', () => upkeepMs, joinCheckUp)
       repeat(
         'last uses',
         () => upkeepMs,
@@ -94,10 +109,13 @@ export function createUpkeep(options: {
     async stop() {
       stopped = true
       for (const timer of timers.values()) timer.cancel()
-      await Promise.all(running.values())
+      await Promise.all([...running.values(), checking])
       await attempt('last uses', () => directory.flush())
     },
-    checkUp: () => attempt('check-up', checkUp),
+    checkUp() {
+      timesAsked += 1
+      return joinCheckUp()
+    },
     problems: () => problems,
     latest() {
       if (snapshot === undefined) return undefined

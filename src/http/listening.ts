@@ -66,9 +66,12 @@ export function createHttpServer(
     },
     received,
   )
-  server.on('checkExpectation', received)
+  // Nobody knows whether a client sends its body after a refusal, so the next request could not be found.
+  server.on('checkExpectation', (req: IncomingMessage, exchange: Exchange) => {
+    exchange.shouldKeepAlive = false
+    received(req, exchange)
+  })
   server.on('checkContinue', (req: IncomingMessage, exchange: Exchange) => {
-    // Whether the client sends its body after the refusal is not known, so the next request could not be found.
     if (declaredBytes(req) > bodyMaxBytes) exchange.shouldKeepAlive = false
     else exchange.writeContinue()
     received(req, exchange)
@@ -85,7 +88,9 @@ export function createHttpServer(
     socket.end()
   })
   server.keepAliveTimeout = keepAliveMs
-  // To Node a connection that was opened in advance, and not used yet, waits for the head of its first request.
+  // Node counts this time from the first byte of a request, but for the first request from the opening of its connection.
+  // 60 s would close connections that a pool opened in advance and has not used yet. The price: a client that sends
+  // the head of a request slowly keeps its connection as long.
   server.headersTimeout = Math.max(60_000, keepAliveMs + 5_000)
   server.requestTimeout = Math.max(300_000, server.headersTimeout)
   server.on('connection', (socket) => {

@@ -51,3 +51,15 @@ test('during the drain delay a gateway is not ready and serves as before; then i
   expect((await parked).status).toBe(204)
   expect(await Promise.all([stopped, again])).toEqual([true, true])
 })
+
+test.each(['before', 'after'])('no drain delay when the database is lost %s the stop', async (when) => {
+  const { clock } = clockWithoutDelay()
+  let lose: () => void = () => undefined
+  const lost = new Promise<void>((resolve) => (lose = resolve))
+  const settings = { ...noBackstop, PULLGATE_DRAIN_DELAY_SECONDS: delaySeconds }
+  const gateway = await gatewayFor(database, settings, clock, lost)
+  if (when === 'before') lose()
+  const stopped = gateway.stop('test')
+  lose()
+  expect(await stopped).toBe(true)
+})

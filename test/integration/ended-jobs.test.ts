@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest'
+import { ending } from '../../src/db/ended-jobs.ts'
 import { publish } from '../sql/jobs.ts'
 import { useDatabase } from '../support/database.ts'
 import { useGateway } from '../support/gateway.ts'
@@ -69,4 +70,23 @@ test('a job that is released, retried or lost under requeue has not ended', asyn
   await gateway.settle(job, 'fail', { error: 'no', retryAfterSeconds: 0 })
   await gateway.settle(jobOf(await gateway.pull(subscription, { wait: 5 })), 'complete')
   await expectEnded(topic, { succeeded: 1 })
+})
+
+test('only the first row of a batch carries the ends of all, and the rows keep their order', async () => {
+  const topic = 'ended-rows'
+  const subscription = await gateway.subscribe(topic)
+  for (let n = 0; n < 4; n += 1) await publish(database, topic)
+  const jobs = jobsOf(await gateway.pull(subscription, { max: 4, wait: 5 })).toReversed()
+  // The second settle has a stale lease.
+  const leases = jobs.map(({ lease }, index) =>
+    index === 1 ? '00000000-0000-4000-8000-000000000000' : lease,
+  )
+  const { text } = ending({
+    name: 'settle_completes',
+    text: 'select * from pullgate.settle_completes($1::bigint[], $2::uuid[], $3::text[])',
+  })
+  const rows = await database.query(text, [jobs.map(({ id }) => id), leases, jobs.map(() => null)])
+  expect(rows.map(({ status }) => String(status))).toEqual(['ok', 'lost', 'ok', 'ok'])
+  expect(rows[0]?.ended_jobs).toMatch(/^succeeded( -?\d+)\1\1;$/)
+  expect(rows.slice(1).map(({ ended_jobs }) => ended_jobs)).toEqual([null, null, null])
 })

@@ -158,6 +158,24 @@ test('ends at once when its job is settled on its gateway, in whichever way, or 
   }
 })
 
+test('ends at once when its subscription is ended with release on its gateway; others stay held', async () => {
+  const subscription = await gateway.subscribe('held-released', { leaseSeconds: 600 })
+  await publish(database, 'held-released')
+  const job = jobOf(await gateway.pull(subscription, { wait: 50 }))
+  const away = new AbortController()
+  const other = await hold(gateway, await running(), 50, away.signal)
+  const { answer } = await hold(gateway, job)
+  const deleted = await gateway.request('DELETE', `/subscriptions/${subscription}?release=true`)
+  expect(deleted.status).toBe(204)
+  expectProblem(await answer, 409, 'lease-lost')
+  const stays = other.answer.then(
+    () => 'answered',
+    () => 'held',
+  )
+  away.abort()
+  expect(await stays).toBe('held')
+})
+
 test('at the end of its hold tells of a settle on another gateway, of a cancel not heard of, or how the lease is', async () => {
   // The end of the hold, whenever the test wants it.
   const leaving = await gatewayFor(database, noBackstop)

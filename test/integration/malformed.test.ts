@@ -70,6 +70,15 @@ test('what took too long to arrive is answered with a problem', () => {
   expect([code, details.headers]).toEqual(['request-timeout', { Connection: 'close' }])
 })
 
+test('after 417 the connection ends: the next request is not taken for the body that was announced', async () => {
+  const client = await openRaw(gateway.url)
+  client.send(head(publish, json, 'Expect: foo', 'Content-Length: 60'))
+  const [, headers] = await client.until(/^HTTP\/1\.1 417 [^\r]+\r\n([^]*?)\r\n\r\n\{[^]*\}$/)
+  expect(headers).toMatch(/^Connection: close/im)
+  client.send(head('GET /readyz HTTP/1.1'))
+  await client.closed
+})
+
 test('a body within the limit is asked for, and taken', async () => {
   const client = await openRaw(gateway.url)
   const body = '{"jobSpec":1}'

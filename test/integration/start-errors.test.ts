@@ -194,6 +194,18 @@ const taken: readonly Case[] = [
     /nothing to do/,
   ],
   [
+    'a directory of sockets under PGSSLMODE',
+    'migrate',
+    () => ({ DATABASE_URL: `postgres://a_gateway:hunter2@/ready?host=${dir}`, PGSSLMODE: 'verify-full' }),
+    /nothing to do/,
+  ],
+  [
+    'sslmode=verify-full and a directory of sockets',
+    'migrate',
+    () => ({ DATABASE_URL: `postgres://a_gateway:hunter2@/ready?host=${dir}&sslmode=verify-full` }),
+    /nothing to do/,
+  ],
+  [
     "the embedded server's URL under PGSSLMODE",
     'migrate',
     () => ({ DATABASE_URL: withDatabase(server.url, 'ready'), PGSSLMODE: 'verify-full' }),

@@ -20,7 +20,12 @@ export const listeningSessions = `select pid from pg_locks
     and database = (select oid from pg_database where datname = current_database())
     and objid::bigint in (select id from pullgate.gateway)`
 
-async function start(databaseUrl: string, settings: Settings, clock?: Clock): Promise<TestGateway> {
+async function start(
+  databaseUrl: string,
+  settings: Settings,
+  clock?: Clock,
+  lost?: Promise<void>,
+): Promise<TestGateway> {
   const texts = Object.fromEntries(Object.entries(settings).map(([key, value]) => [key, String(value)]))
   const config = readConfig({ PULLGATE_PORT: '0', PULLGATE_LOG_LEVEL: 'silent', ...texts })
   // On a busy machine a test may well take a minute.
@@ -28,7 +33,7 @@ async function start(databaseUrl: string, settings: Settings, clock?: Clock): Pr
   const gateway = await startGateway(
     never ? { ...config, PULLGATE_BACKSTOP_MS: 24 * 3_600_000 } : config,
     databaseUrl,
-    { clock },
+    { clock, lost },
   )
   return { ...apiOf(gateway.url, gateway.adminUrl), stop: gateway.stop }
 }
@@ -38,8 +43,9 @@ export async function gatewayFor(
   database: { readonly url: string },
   settings: Settings = {},
   clock?: Clock,
+  lost?: Promise<void>,
 ): Promise<TestGateway> {
-  const gateway = await start(database.url, settings, clock)
+  const gateway = await start(database.url, settings, clock, lost)
   onTestFinished(async () => {
     await gateway.stop('the test ended')
   })

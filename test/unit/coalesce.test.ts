@@ -67,12 +67,40 @@ test('an item that is refused fails its own call alone; an outage is not tried a
   const settle = (...items: string[]) => Promise.allSettled(items.map((item) => call(item)))
   const outcomes = await settle('good', 'good', 'refused', 'good')
   expect(outcomes.map(({ status }) => status)).toEqual(['fulfilled', 'fulfilled', 'rejected', 'fulfilled'])
-  expect(runs).toEqual([['good', 'good', 'refused', 'good'], ['good'], ['good'], ['refused'], ['good']])
+  expect(runs).toEqual([
+    ['good', 'good', 'refused', 'good'],
+    ['good', 'good'],
+    ['refused', 'good'],
+    ['refused'],
+    ['good'],
+  ])
   await idle()
   runs.length = 0
   await settle('good', 'away', 'good')
   expect(runs).toEqual([['good', 'away', 'good']])
 })
+
+test.each([{ bad: [0] }, { bad: [317] }, { bad: [499] }, { bad: [100, 400] }])(
+  'a batch of 500 with the bad items $bad is halved: few statements, and every good call succeeds',
+  async ({ bad }) => {
+    const runs: (readonly number[])[] = []
+    const call = coalesce(
+      (items: readonly number[]) => {
+        runs.push(items)
+        const refused = items.some((item) => bad.includes(item))
+        return refused ? Promise.reject(new Error('refused')) : Promise.resolve(items)
+      },
+      { isOfOneItem: () => true },
+    )
+    const outcomes = await Promise.allSettled(Array.from({ length: 500 }, (_, n) => call(n)))
+    outcomes.forEach((outcome, item) => {
+      const expected = bad.includes(item) ? { status: 'rejected' } : { status: 'fulfilled', value: item }
+      expect(outcome).toMatchObject(expected)
+    })
+    expect(runs[0]).toHaveLength(500)
+    expect(runs.length).toBeLessThanOrEqual(1 + bad.length * 2 * Math.ceil(Math.log2(500)))
+  },
+)
 
 test('a batch has a ceiling', async () => {
   const { batches, call, end } = setUp()

@@ -151,6 +151,38 @@ describe('a check-up', () => {
   })
 })
 
+describe('check-ups run one at a time', () => {
+  const run = async ({ queue }: ReturnType<typeof setUp>) => {
+    queue.mendSequences.next().resolve([])
+    await idle()
+    queue.doctor.next().resolve([])
+    await idle()
+  }
+
+  test('start joins the check-up that the listener asked for', async () => {
+    const all = setUp()
+    const asked = all.upkeep.checkUp()
+    all.upkeep.start()
+    await run(all)
+    await asked
+    expect([all.queue.mendSequences.total(), all.queue.doctor.total()]).toEqual([1, 1])
+    await all.advance(60_000)
+    expect(all.queue.mendSequences.total()).toBe(2)
+  })
+
+  test('a check-up that is asked for during another runs once, after it: the server may be a new one', async () => {
+    const all = setUp()
+    all.upkeep.start()
+    const asked = [all.upkeep.checkUp(), all.upkeep.checkUp()]
+    expect(all.queue.mendSequences.total()).toBe(1)
+    await run(all)
+    expect(all.queue.mendSequences.total()).toBe(2)
+    await run(all)
+    await Promise.all(asked)
+    expect([all.queue.mendSequences.total(), all.queue.doctor.total()]).toEqual([2, 2])
+  })
+})
+
 test('stop waits for what is under way and writes down the last uses', async () => {
   const { upkeep, queue, directory, clock } = setUp()
   upkeep.start()

@@ -37,7 +37,8 @@ export async function demo(config: Config, { once }: { readonly once: boolean })
   })
   try {
     const url = config.PULLGATE_URL?.replace(/\/$/, '')
-    const gateway = url === undefined ? await startGateway(forDemo(config, once), home.url) : undefined
+    const gateway =
+      url === undefined ? await startGateway(forDemo(config, once), home.url, { lost: home.lost }) : undefined
     const database = openDatabase({
       url: home.url,
       applicationName: `pullgate-demo/${version}`,

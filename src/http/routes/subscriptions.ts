@@ -22,7 +22,8 @@ function present(subscription: Subscription) {
 
 const leaseSecondsDefault = 60
 
-export function subscriptionRoutes({ subscriptions, directory, dispatcher }: Services): Route[] {
+export function subscriptionRoutes(services: Services): Route[] {
+  const { subscriptions, directory, dispatcher, heldHeartbeats } = services
   const presentUse = (use: SubscriptionUse) => ({
     ...present(use),
     parked: dispatcher.parkedFor(use.id),
@@ -90,6 +91,8 @@ export function subscriptionRoutes({ subscriptions, directory, dispatcher }: Ser
         const gone = await subscriptions.end(id, query.release)
         if (gone === null) found(undefined)
         directory.forget([id])
+        // Which of the jobs the subscription held is not known here: every held heartbeat asks for its lease again.
+        if (query.release) heldHeartbeats.announcedAll()
         // Here at once; elsewhere the notification, or the backstop within a second.
         await dispatcher.endSubscriptions([id])
         return { status: 204 }
