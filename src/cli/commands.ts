@@ -99,7 +99,7 @@ async function runHealth(config: Config): Promise<number> {
   const url = `http://${address}:${port}`
   const response = await fetch(`${url}/readyz`, { signal: AbortSignal.timeout(3_000) }).catch(
     (cause: unknown) => {
-      const settings = 'PULLGATE_PORT or PULLGATE_ADMIN_PORT'
+      const settings = 'check PULLGATE_PORT or PULLGATE_ADMIN_PORT'
       throw new Error(`no gateway answers at ${url}: ${settings} (${messageOf(cause)})`, { cause })
     },
   )
