@@ -106,7 +106,9 @@ test('health exits 0 while the gateway is ready, else 1', async () => {
   expect(await gateway.exited).toBe(0)
   const gone = await runCli(['health'], { PULLGATE_ADMIN_PORT: port })
   expect(gone.exit).toBe(1)
-  expect(gone.output).toContain(`pullgate: no gateway answers at http://127.0.0.1:${port}: check PULLGATE_PORT or`)
+  expect(gone.output).toContain(
+    `pullgate: no gateway answers at http://127.0.0.1:${port}: check PULLGATE_PORT or`,
+  )
   expect(gone.output).toContain('ECONNREFUSED')
 })
 
