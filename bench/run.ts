@@ -18,13 +18,19 @@ import type { Part, Scale } from './targets/target.ts'
 /** npm run bench: measures on a Postgres of its own, prints one table, writes bench/results. */
 const targets = [p1, p2, p3, p4, p5, p6, p7, p8]
 
+const usage = 'usage: npm run bench -- [--only p1,p2,…] [--quick | --long]'
 const { values } = parseArgs({
   options: {
     only: { type: 'string' },
     quick: { type: 'boolean', default: false },
     long: { type: 'boolean', default: false },
+    help: { type: 'boolean', default: false, short: 'h' },
   },
 })
+if (values.help) {
+  console.log(usage)
+  process.exit(0)
+}
 const chosen = targets.filter(({ id }) => values.only === undefined || values.only.split(',').includes(id))
 if (chosen.length === 0) throw new Error(`--only knows ${targets.map(({ id }) => id).join(', ')}`)
 

@@ -63,7 +63,7 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
     .filter(
       (key) => key.startsWith('PULLGATE_') && !configKeys.includes(key) && key !== 'PULLGATE_TEST_POSTGRES',
     )
-    .map((key) => `${key}: is not a setting of pullgate`)
+    .map((key) => `${key}: is not a setting of pullgate: see docs/configuration.md`)
   const result = schema.safeParse(given)
   for (const issue of result.error?.issues ?? []) mistakes.push(`${issue.path.join('.')}: ${issue.message}`)
   if (!loopback.test(given.PULLGATE_HOST ?? '127.0.0.1') && given.PULLGATE_AUTH === undefined) {

@@ -13,7 +13,7 @@ begin
   finished := v.finished;
   if (job).id is null and (finished).id is null then
     raise exception 'job % does not exist', p_id
-      using errcode = 'PL006', hint = 'Finished jobs are kept for history_days (pullgate.setting).';
+      using errcode = 'PL006', hint = 'Finished jobs are kept for history_days: pullgate.configure(history_days => ...)';
   end if;
 end
 $$;

@@ -65,7 +65,10 @@ Settings come from the environment: see docs/configuration.md.
 function onDatabase<T>(config: Config, purpose: Purpose, work: Work<T>): Promise<T> {
   const { DATABASE_URL: url, PULLGATE_CONNECT_WAIT_SECONDS: seconds } = config
   if (url === undefined) {
-    throw new Error('set DATABASE_URL to the database, e.g. postgres://user:password@host:5432/name')
+    throw new Error(
+      'set DATABASE_URL to the database, e.g. postgres://user:password@host:5432/name; ' +
+        'that of a running `npm start`: DATABASE_URL=$(npm run -s url)',
+    )
   }
   const setting = 'DATABASE_URL'
   const onWait = (reason: string) => console.error(`pullgate: waits up to ${seconds} s: ${reason}`)
@@ -93,7 +96,13 @@ async function runHealth(config: Config): Promise<number> {
   const host = ['0.0.0.0', '::'].includes(config.PULLGATE_HOST) ? '127.0.0.1' : config.PULLGATE_HOST
   const address = host.includes(':') ? `[${host}]` : host
   const port = config.PULLGATE_ADMIN_PORT ?? config.PULLGATE_PORT
-  const response = await fetch(`http://${address}:${port}/readyz`, { signal: AbortSignal.timeout(3_000) })
+  const url = `http://${address}:${port}`
+  const response = await fetch(`${url}/readyz`, { signal: AbortSignal.timeout(3_000) }).catch(
+    (cause: unknown) => {
+      const settings = 'check PULLGATE_PORT or PULLGATE_ADMIN_PORT'
+      throw new Error(`no gateway answers at ${url}: ${settings} (${messageOf(cause)})`, { cause })
+    },
+  )
   process.stdout.write(await response.text())
   return response.ok ? 0 : 1
 }

@@ -9,6 +9,10 @@ export async function runDoctor(client: Queryable, print: (line: string) => void
     print(`schema-${state}: run \`pullgate migrate\`, then \`pullgate roles\` if you use the roles`)
     return 1
   }
+  if (state === 'breaking') {
+    print('schema-breaking: the schema is too new for this version: upgrade pullgate')
+    return 1
+  }
   const { rows } = await client.query<Problem>('select * from pullgate.doctor()')
   for (const { problem, things, detail } of rows) print(`${problem} (${things}): ${detail}`)
   if (rows.length === 0) print(`schema revision ${revision}: nothing found`)

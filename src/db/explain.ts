@@ -49,7 +49,8 @@ const byMessage: readonly (readonly [RegExp, string])[] = [
   ],
   [
     /does not support SSL connections/,
-    'the server has no TLS: set sslmode=disable in the URL, where PGSSLMODE says otherwise',
+    'the server has no TLS, and the connection asks for it: switch TLS on in Postgres, or set sslmode=disable in the ' +
+      'URL (PGSSLMODE counts where the URL says nothing)',
   ],
   [/^URI malformed$/, escaping],
 ]

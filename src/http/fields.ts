@@ -21,6 +21,9 @@ export const topicName = z
     'must be 1 to 200 of A-Z a-z 0-9 . _ : - and begin with a letter or digit',
   )
   .meta({ id: 'TopicName', examples: ['jobs_myapp_prod'] })
+/** A field that is left out keeps its own message. */
+const unlessMissing = (message: string) => (issue: { readonly input?: unknown }) =>
+  issue.input === undefined ? undefined : message
 export const seconds = z.number().min(0).max(31_536_000)
 export const leaseSeconds = z.int().min(10).max(43_200)
 export const offerSeconds = z
@@ -32,7 +35,10 @@ export const offerSeconds = z
 export const time = z.iso.datetime({ offset: true })
 /** An instant that came in: what Postgres takes, and an answer can say. */
 export const instant = z.iso
-  .datetime({ offset: true, abort: true })
+  .datetime({
+    ...{ offset: true, abort: true },
+    error: unlessMissing('must be an instant with Z or an offset, such as 2026-12-01T00:00:00Z'),
+  })
   .refine(
     (text) =>
       /^(?!0000)[^.]*(\.\d{1,9})?(Z|[+-](0\d|1[0-5]):\d\d)$/.test(text) &&
@@ -50,7 +56,7 @@ export const text = (min: number, max: number) =>
       'must not contain U+0000 or a lone surrogate',
     )
 export const lease = z
-  .guid()
+  .guid({ error: unlessMissing('must be the lease that the job came with') })
   .describe('The token that came with the job; it fences every later word about it')
 export const anyJson = z.unknown().describe('Any JSON; kept as it is, digit for digit')
 export const idText = z.string().regex(/^\d{1,19}$/, 'must be the id of a job')

@@ -46,5 +46,7 @@ function send(exchange: Exchange, { status, body, text, headers }: Reply): void 
 
 /** A path that cannot be percent-decoded. */
 function pathError(error: unknown): GatewayError | undefined {
-  return error instanceof URIError ? new GatewayError('route-not-found') : undefined
+  return error instanceof URIError
+    ? new GatewayError('route-not-found', { detail: 'the path cannot be decoded: write % as %25' })
+    : undefined
 }

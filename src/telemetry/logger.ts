@@ -77,9 +77,18 @@ function levelOf(event: GatewayEvent): Level | undefined {
   }
 }
 
-/** An event's name is the log's `event`, and is stable. */
+const advice: Partial<Record<GatewayEvent['type'], string>> = {
+  'proxied pull': 'use explicit acknowledgement with offerSeconds: docs/proxies.md',
+}
+
+/** An event's name is the log's `event`, and is stable. `advice` says what an operator should do. */
 function fieldsOf({ type, ...fields }: GatewayEvent): Record<string, unknown> {
-  return { event: type, ...fields, ...('error' in fields ? { error: shown(fields.error) } : {}) }
+  return {
+    event: type,
+    ...fields,
+    ...('error' in fields ? { error: shown(fields.error) } : {}),
+    ...(advice[type] === undefined ? {} : { advice: advice[type] }),
+  }
 }
 
 /** JSON lines on stdout: `level`, `time` (RFC 3339), `event`, and the event's fields. */

@@ -8,6 +8,8 @@ import type { Mutant } from './mutants.ts'
 
 /** `npm run chaos -- --rounds N --seed N`; `--mutant NAME` or `--mutants` try whether the checker notices what is broken. */
 
+const usage =
+  'usage: npm run chaos -- [--rounds N] [--seed N] [--at-once N] [--epoch-rounds N] [--plain-sessions] [--verbose] [--mutants | --mutant NAME]'
 const { values } = parseArgs({
   options: {
     rounds: { type: 'string', default: '1000' },
@@ -18,8 +20,13 @@ const { values } = parseArgs({
     'plain-sessions': { type: 'boolean', default: false },
     verbose: { type: 'boolean', default: false },
     mutants: { type: 'boolean', default: false },
+    help: { type: 'boolean', default: false, short: 'h' },
   },
 })
+if (values.help) {
+  console.log(usage)
+  process.exit(0)
+}
 
 const seed = values.seed === undefined ? Math.floor(Math.random() * 2 ** 31) : Number(values.seed)
 

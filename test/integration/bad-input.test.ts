@@ -232,6 +232,8 @@ test('a method that a path does not take is 405 with Allow, an unknown path 404'
   ]) {
     expectProblem(await request('GET', path), 404, 'route-not-found')
   }
+  const undecodable = await request('POST', '/topics/%zz/jobs', { json: { jobSpec: 1 } })
+  expect(undecodable.body.detail).toBe('the path cannot be decoded: write % as %25')
   await refusedFor(['topic'], 'GET', '/topics/%00')
   const body = { json: { x: secret } }
   expectProblem(await request('POST', '/jobs/1/retry', body), 400, 'invalid-request')

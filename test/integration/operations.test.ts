@@ -36,7 +36,7 @@ async function shell(commands: string, env: Readonly<Record<string, string>> = {
 }
 
 describe('roles and upgrading', () => {
-  const roleNames = ['orders', 'pullgate_serve', 'grafana', 'pullgate_operator', 'alice']
+  const roleNames = ['orders', 'pullgate_serve', 'grafana', 'pullgate_operator', 'alice', 'conductor']
   // Roles belong to the whole cluster.
   const suffix = `_${randomBytes(4).toString('hex')}`
   const [[migrateAndRoles = ''], [logins = '']] = [
@@ -88,6 +88,11 @@ describe('roles and upgrading', () => {
       ['alice', `select pullgate.fail(1, 'no')`],
       ['alice', `select pullgate.retry(1)`],
       ['alice', `select pullgate.complete(1, '{}')`],
+      ['alice', `select pullgate.complete(1, '{}'::json)`],
+      ['alice', `select pullgate.complete(1, '{}'::jsonb)`],
+      ['conductor', publish],
+      ['conductor', 'select id, state from pullgate.jobs'],
+      ['conductor', `select pullgate.cancel(1)`],
     ]
     const mayNot: readonly [string, string][] = [
       ['orders', 'select * from pullgate.jobs'],
@@ -96,6 +101,7 @@ describe('roles and upgrading', () => {
       ['alice', publish],
       ['alice', 'select pullgate.configure(history_days => 7)'],
       ['alice', 'select * from pullgate.job'],
+      ['conductor', 'select pullgate.configure(history_days => 7)'],
       ['pullgate_serve', 'select pullgate.configure(history_days => 7)'],
     ]
     const client = new pg.Client({ connectionString: url })

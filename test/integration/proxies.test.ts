@@ -77,6 +77,16 @@ for (const name of proxyNames) {
       const id = await gateway.publish(topic)
       expect(jobOf(await next).id).toBe(id)
     })
+    test('a pull with automatic acknowledgement is counted as one through a proxy', async () => {
+      const proxied = apiOf(await startProxy(name, gateway.url))
+      const topic = `counted-${name}`
+      const counted = () => gateway.metric('pullgate_proxied_pulls_total', { ack: 'auto' })
+      const before = await counted()
+      const subscription = await proxied.subscribe(topic, { ack: 'auto' })
+      await gateway.publish(topic)
+      jobOf(await proxied.pull(subscription, { wait }))
+      expect(await counted()).toBe(before + 1)
+    })
     test('a body above the limit is refused by the gateway itself, and one at the limit arrives', async () => {
       const proxied = apiOf(await startProxy(name, gateway.url))
       const ofBytes = (bytes: number) => ({ text: '{}'.padEnd(bytes) })

@@ -123,6 +123,18 @@ test('a gateway that starts moves sequences forward that are behind, and shows w
   expect(await stateOf(job)).toBe('orphaned')
 })
 
+test('pullgate doctor of an older version reports a breaking migration and exits with 1', async () => {
+  const session = await database.session()
+  const lines: string[] = []
+  await session.query('begin')
+  await session.query(
+    `insert into pullgate.migration (revision, name, checksum, breaking) values (900001, 'later', 'x', true)`,
+  )
+  expect(await runDoctor(session, (line) => void lines.push(line))).toBe(1)
+  await session.query('rollback')
+  expect(lines).toEqual(['schema-breaking: the schema is too new for this version: upgrade pullgate'])
+})
+
 test('pullgate doctor names what it found and exits with 1, else with 0', async () => {
   const session = await database.session()
   const lines: string[] = []

@@ -68,7 +68,12 @@ const on = (database: string, user?: string, query?: string) => () => ({
 
 const refused: readonly Case[] = [
   ['an unknown option', '--frob', () => ({}), /^Unknown option '--frob'; see pullgate help$/m],
-  ['no DATABASE_URL', 'migrate', () => ({}), /set DATABASE_URL to the database/],
+  [
+    'no DATABASE_URL',
+    'migrate',
+    () => ({}),
+    /set DATABASE_URL to the database, .*; that of a running `npm start`: DATABASE_URL=\$\(npm run -s url\)/,
+  ],
   [
     'a # in a password',
     'serve',
@@ -151,7 +156,7 @@ const refused: readonly Case[] = [
     'TLS that the server has not',
     'migrate',
     () => ({ DATABASE_URL: `${inject('serverUrl').replace(/\?.*/, '')}?sslmode=require` }),
-    /DATABASE_URL: the server has no TLS: set sslmode=disable/,
+    /DATABASE_URL: the server has no TLS, and the connection asks for it: .* set sslmode=disable in the URL/,
   ],
   [
     'a certificate that nobody knows',

@@ -70,7 +70,9 @@ describe('numbers', () => {
 })
 
 test.each(['PULLGATE_TYPO', 'PULLGATE_', 'PULLGATE_port'])('%s is not a setting', (key) => {
-  expect(mistakes({ [key]: 'x' })).toEqual([`${key}: is not a setting of pullgate`])
+  expect(mistakes({ [key]: 'x' })).toEqual([
+    `${key}: is not a setting of pullgate: see docs/configuration.md`,
+  ])
 })
 
 test('what is not ours is left alone', () => {

@@ -194,5 +194,10 @@ test('automatic acknowledgement through a proxy is warned of once, explicit ackn
   log.observe({ type: 'proxied pull', ack: 'explicit', first: true })
   log.observe({ type: 'proxied pull', ack: 'auto', first: true })
   log.observe({ type: 'proxied pull', ack: 'auto', first: false })
-  expect(lines()).toEqual([expect.objectContaining({ level: 'warn', event: 'proxied pull', ack: 'auto' })])
+  expect(lines()).toEqual([
+    expect.objectContaining({
+      ...{ level: 'warn', event: 'proxied pull', ack: 'auto' },
+      advice: 'use explicit acknowledgement with offerSeconds: docs/proxies.md',
+    }),
+  ])
 })

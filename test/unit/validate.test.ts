@@ -112,6 +112,15 @@ test('what is missing is said to be missing', () => {
   expect(details.fields).toEqual([{ field: 'lease', message: 'is missing' }])
 })
 
+test('the message for a wrong instant or lease says how a right one looks', () => {
+  expect(refusal(publishBody, { jobSpec: 1, runAt: '2026-12-01T00:00:00' }).details.fields).toEqual([
+    { field: 'runAt', message: 'must be an instant with Z or an offset, such as 2026-12-01T00:00:00Z' },
+  ])
+  expect(refusal(releaseBody, { lease: 'x' }).details.fields).toEqual([
+    { field: 'lease', message: 'must be the lease that the job came with' },
+  ])
+})
+
 test('an unknown field is refused, also one that JavaScript knows', () => {
   for (const name of ['__proto__', 'constructor', 'toString', 'x']) {
     const body: unknown = JSON.parse(`{"jobSpec":1,"${name}":{}}`)
