@@ -164,7 +164,8 @@ $$;
 
 -- For a gateway whose claim failed on the data of a job: tries the jobs that a claim of these topics would take, as many
 -- of each lane as p_limit, and sets aside those that cannot be read or changed. Returns how many.
--- Locks: SKIP LOCKED on the jobs it tries.
+-- Locks: the jobs it tries, each waited for 1 s at most (55P03). The gateway hears of its claim's error before the claim has
+-- let go of the job, which SKIP LOCKED would pass over.
 create or replace function pullgate.set_aside_unclaimable(
   p_topics bigint[],
   p_lanes bigint[],
@@ -183,13 +184,14 @@ declare
   v_constraint text;
   v_count integer := 0;
 begin
+  perform set_config('lock_timeout', '1s', true);
   for v_lane in select distinct t.id from pullgate.lane_twin t where t.topic_id = any (p_topics) loop
     for v_id in
       select j.id from pullgate.job j
         where j.lane_id = v_lane and j.state = 'ready' and j.seq > pullgate.mark_of(v_lane, p_lanes, p_marks)
           and (j.expires_at is null or j.expires_at > v_now)
         order by j.seq limit p_limit
-        for update skip locked
+        for update
     loop
       begin
         -- As text: every column is unpacked.

@@ -93,8 +93,8 @@ export const mutants: readonly Mutant[] = [
     edits: [
       edit(
         'sql/functions/claim.sql',
-        `if v_job.state = 'offered' or v_job.on_lost = 'requeue' and not v_job.auto_ack then`,
-        `if true then`,
+        `when c.state = 'offered' or c.on_lost = 'requeue' and not c.auto_ack then 'undelivered'`,
+        `when true then 'undelivered'`,
       ),
     ],
   },

@@ -129,10 +129,10 @@ test('what the database refuses leaves its connection in the pool', async () => 
 test('data that cannot be handed out is never the mistake of the pull that asked: 500', async () => {
   const gateway = await gatewayFor(database)
   const subscription = await gateway.subscribe('unreadable')
-  // Of the classes that are the client's mistake in a publish.
+  // A code that is the client's mistake in a publish, and is of no row: the job is not set aside.
   await database.query(`
     create function public.unreadable() returns trigger language plpgsql as $$
-      begin raise exception 'invalid byte sequence' using errcode = '22021'; end $$;
+      begin raise exception 'bad option' using errcode = 'PL005'; end $$;
     create trigger unreadable before update on pullgate.job
       for each row when (new.state = 'running') execute function public.unreadable()`)
   await publish(database, 'unreadable')
